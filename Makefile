@@ -1,0 +1,80 @@
+# The verbs of the project: the same ones by hand, by hooks and by CI. `make help` lists them.
+PYTHON ?= python3
+BIN    := .venv/bin
+UV      = $(shell command -v uv || echo $(BIN)/uv)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# nobody phones home; a stage is a process of its own, so byte code pays
+export PLOOMBER_STATS_ENABLED = false
+export MLFLOW_DISABLE_TELEMETRY = true
+export DVC_NO_ANALYTICS = true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup pipeline test test-all lint lint-lock export dag lock serve lab mlflow bench clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## make the locked environment in .venv (everything else calls it)
+
+.venv/ready: requirements-dev.txt setup.py settings.ini
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed, {sys.executable} is {v[0]}.{v[1]}: call make with PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@command -v uv >/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check $$(grep -o '^uv==[0-9.]*' requirements-dev.txt)
+	@echo "installing the locked environment into .venv (about a minute the first time)"
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip sync -q --require-hashes requirements-dev.txt
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install -q --no-deps --no-build-isolation -e . && rm -rf og_project.egg-info build/bdist* build/lib
+	@git rev-parse -q --git-dir >/dev/null || git init -q
+	@test -d .dvc || $(BIN)/dvc init -q
+	@touch $@
+
+pipeline: setup ## run the main job: data, features, model, report, a registered champion
+	@$(BIN)/dvc repro
+	@$(BIN)/og register --promote-first
+
+test: setup ## pass every test that needs no system package
+	@$(BIN)/nbdev_test --n_workers 2
+	@$(BIN)/pytest -m "not slow"
+
+test-all: setup ## the same, and those that run whole pipelines (minutes)
+	@$(BIN)/nbdev_test --n_workers 2
+	@$(BIN)/pytest
+
+lint: setup ## check style, types, notebooks, package, graph and locks
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/og check
+
+lint-lock: setup ## check that requirements*.txt follow settings.ini (asks the package index)
+	@mkdir -p build/lock && cp requirements*.txt build/lock/
+	@$(MAKE) -s lock OUT=build/lock/
+	@for f in requirements*.txt; do cmp -s $$f build/lock/$$f || { echo "$$f is stale: run make lock"; exit 1; }; done
+
+COMPILE = $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate setup.py
+lock: ## compile settings.ini into the hashed requirements*.txt
+	@$(COMPILE) --extra serve --extra dev -o $(OUT)requirements-dev.txt
+	@$(COMPILE) --extra serve -c $(OUT)requirements-dev.txt -o $(OUT)requirements-serve.txt
+	@$(COMPILE) -c $(OUT)requirements-dev.txt -o $(OUT)requirements.txt
+
+export: setup ## write the package from the notebooks
+	@$(BIN)/nbdev_export
+	@$(BIN)/nbdev_clean
+
+dag: setup ## write dvc.yaml and db/schema.sql from pipeline.yaml and the contract
+	@$(BIN)/og dag
+
+serve: setup ## start the prediction API on 127.0.0.1:8080
+	@$(BIN)/og serve
+
+lab: setup ## open JupyterLab on the notebooks
+	@$(BIN)/jupyter lab --notebook-dir=nbs
+
+mlflow: setup ## open the tracking page on 127.0.0.1:5000
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000 --workers 1
+
+bench: setup ## measure: pipeline overhead and growth (docs/benchmarks.md)
+	@$(BIN)/python bench/pipeline.py
+	@$(BIN)/python bench/growth.py
+
+clean: ## remove everything made here: environment, products, cache
+	@rm -rf .venv build data models reports mlflow.db* mlartifacts .dvc/cache .dvc/tmp *.egg-info
+	@find . -name __pycache__ -o -name '.*.metadata' -not -path './.git/*' | xargs rm -rf

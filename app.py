@@ -1,0 +1,3 @@
+from og_project.serving.api import create_app
+
+app = create_app()

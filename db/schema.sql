@@ -1,0 +1,61 @@
+-- Generated from the contract by `make dag`; do not edit.
+
+CREATE TABLE IF NOT EXISTS flights (
+    time_hour DateTime64(0, 'UTC'),
+    minute Nullable(Int32),
+    sched_arr_time Nullable(Int32),
+    carrier String,
+    flight Int32,
+    tailnum Nullable(String),
+    origin String,
+    dest Nullable(String),
+    distance Nullable(Int32),
+    dep_delay Nullable(Int32),
+    arr_delay Nullable(Int32),
+    air_time Nullable(Int32)
+) ENGINE = MergeTree
+ORDER BY (time_hour, origin)
+SETTINGS non_replicated_deduplication_window = 100;
+
+CREATE TABLE IF NOT EXISTS weather (
+    time_hour DateTime64(0, 'UTC'),
+    origin String,
+    temp Nullable(Float64),
+    dewp Nullable(Float64),
+    humid Nullable(Float64),
+    wind_dir Nullable(Float64),
+    wind_speed Nullable(Float64),
+    wind_gust Nullable(Float64),
+    precip Nullable(Float64),
+    pressure Nullable(Float64),
+    visib Nullable(Float64)
+) ENGINE = MergeTree
+ORDER BY (time_hour, origin)
+SETTINGS non_replicated_deduplication_window = 100;
+
+CREATE TABLE IF NOT EXISTS planes (
+    tailnum String,
+    year Nullable(Int32),
+    manufacturer Nullable(String),
+    model Nullable(String),
+    engines Nullable(Int32),
+    seats Nullable(Int32)
+) ENGINE = MergeTree
+ORDER BY (tailnum)
+SETTINGS non_replicated_deduplication_window = 100;
+
+CREATE TABLE IF NOT EXISTS airports (
+    faa String,
+    name Nullable(String),
+    lat Nullable(Float64),
+    lon Nullable(Float64)
+) ENGINE = MergeTree
+ORDER BY (faa)
+SETTINGS non_replicated_deduplication_window = 100;
+
+CREATE TABLE IF NOT EXISTS airlines (
+    carrier String,
+    name Nullable(String)
+) ENGINE = MergeTree
+ORDER BY (carrier)
+SETTINGS non_replicated_deduplication_window = 100;
