@@ -16,5 +16,8 @@ setup(
     packages=find_packages(include=["og_project*"]),
     install_requires=meta["requirements"].split(),
     extras_require={name: meta[f"{name}_requirements"].split() for name in ("serve", "dev")},
-    entry_points={"console_scripts": meta["console_scripts"].split(), "papermill.engine": meta["papermill_engine"].split()},
+    entry_points={
+        "console_scripts": meta["console_scripts"].split(),
+        "papermill.engine": meta["papermill_engine"].split(),
+    },
 )

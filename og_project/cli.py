@@ -39,7 +39,8 @@ def plain_errors(command:Callable)->Callable:
 # %% ../nbs/14_cli.ipynb #a35ed936
 @og.command()
 @click.argument("stage")
-@click.option("-p", "--param", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter for this run, instead of the one in env.yaml.")
+@click.option("-p", "--param", nargs=2, multiple=True, metavar="NAME VALUE",
+              help="A parameter for this run, instead of the one in env.yaml.")
 @plain_errors
 def run(stage:str, param:tuple[tuple[str, str], ...])->None:
     """Run one STAGE of pipeline.yaml with papermill.

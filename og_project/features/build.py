@@ -105,11 +105,12 @@ def plane_and_route(
 
 # %% ../../nbs/04_features.ipynb #d0887093
 TAXI_MINUTES = 90
-KEYS = { # event -> name of a key -> its columns
+KEYS: dict[str, dict[str, tuple[str, ...]]] = { # event -> name of a key -> its columns
     "departed": {"origin": ("origin",), "airline": ("origin", "carrier"), "dest": ("dest",), "plane": ("tailnum",)},
     "arrived": {"origin": ("origin",), "carrier": ("carrier",), "dest": ("dest",)},
 }
-KNOWN = {"departed": "sched_dep + toIntervalMinute(dep_delay)", "arrived": f"sched_dep + toIntervalMinute(dep_delay + air_time + {TAXI_MINUTES})"}
+KNOWN = {"departed": "sched_dep + toIntervalMinute(dep_delay)",
+         "arrived": f"sched_dep + toIntervalMinute(dep_delay + air_time + {TAXI_MINUTES})"}
 VALUE = {"departed": "dep_delay", "arrived": "arr_delay >= {late_minutes:Int64}"}
 
 # %% ../../nbs/04_features.ipynb #36def208
@@ -123,7 +124,8 @@ def history_sql(records:str)->str: # A table, or a table function
         SELECT event, by_key.1 AS by, assumeNotNull(by_key.2) AS key, intDiv(toUnixTimestamp(assumeNotNull(known)), 3600) AS hour,
                count() AS flights, sum(value) AS total
         FROM ({' UNION ALL '.join(map(events, KEYS))})
-        WHERE known >= {{since:DateTime64(6, 'UTC')}} AND known < {{until:DateTime64(6, 'UTC')}} AND value IS NOT NULL AND by_key.2 IS NOT NULL
+        WHERE known >= {{since:DateTime64(6, 'UTC')}} AND known < {{until:DateTime64(6, 'UTC')}}
+          AND value IS NOT NULL AND by_key.2 IS NOT NULL
         GROUP BY event, by, key, hour ORDER BY event, by, key, hour"""
 
 # %% ../../nbs/04_features.ipynb #3b378bec
@@ -170,7 +172,7 @@ def mean_of_window(
     hour:np.ndarray,  # (n,) the hour in which each record is asked about
     width:int,        # of the window, hours
 )->np.ndarray:        # (n,) float64; missing where nothing happened or the window is not covered
-    "The mean value of the events in the `width` hours before `hour`. Asked about later than the table reaches, it takes the last window it has."
+    "The mean value of the events in the `width` hours before `hour`; of the last hours there are, when asked about later ones."
     end = np.minimum(hour, tally.until) - tally.since
     known = (codes >= 0) & (end >= width)
     k, e = np.where(known, codes, 0), np.where(known, end, width)
@@ -217,7 +219,8 @@ def ready(lookups:Lookups)->Features:
 # %% ../../nbs/04_features.ipynb #97b82155
 CATEGORICAL = ("carrier", "origin", "dest")
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
-FEATURES = (*CATEGORICAL, "minute", "arrival_minute", "duration", "weekday", "holiday_distance", "distance", "seats", "age", *WEATHER, *WINDOWS)
+FEATURES = (*CATEGORICAL, "minute", "arrival_minute", "duration", "weekday", "holiday_distance",
+            "distance", "seats", "age", *WEATHER, *WINDOWS)
 
 def build_features(
     records:pa.Table,  # (n,) rows with the contract's columns; others are not looked at
@@ -236,13 +239,19 @@ def dictionaries(
     records:str, # Tables, or table functions
     flights:str,
     planes:str,
+    until:datetime, # Nothing at or after it is seen
 )->Lookups:      # `vocabulary`, `planes`, `routes`
     "The lookups that do not change with the hour. Raises `StoreError`."
-    words = " UNION ALL ".join(f"SELECT DISTINCT '{name}' AS field, {name} AS word FROM {records}" for name in CATEGORICAL)
-    asked = {"vocabulary": f"SELECT field, word FROM ({words}) ORDER BY field, word",
-             "planes": f"SELECT tailnum, toFloat32(max(year)) AS year, toFloat32(max(seats)) AS seats FROM {planes} GROUP BY tailnum ORDER BY tailnum",
-             "routes": f"SELECT origin, dest, toFloat32(max(distance)) AS distance FROM {flights} GROUP BY origin, dest ORDER BY origin, dest"}
-    return {name: query(store, sql) for name, sql in asked.items()}
+    seen = "< {until:DateTime64(6, 'UTC')}"
+    words = " UNION ALL ".join(f"SELECT DISTINCT '{name}' AS field, {name} AS word FROM {records} WHERE sched_dep {seen}"
+                               for name in CATEGORICAL)
+    asked = {
+        "vocabulary": f"SELECT field, word FROM ({words}) ORDER BY field, word",
+        "planes": f"SELECT tailnum, toFloat32(max(year)) AS year, toFloat32(max(seats)) AS seats FROM {planes} GROUP BY tailnum",
+        "routes": f"SELECT origin, dest, toFloat32(max(distance)) AS distance FROM {flights} "
+                  f"WHERE time_hour {seen} GROUP BY origin, dest",
+    }
+    return {name: query(store, f"SELECT * FROM ({sql}) ORDER BY ALL", {"until": until}) for name, sql in asked.items()}
 
 # %% ../../nbs/04_features.ipynb #06d3d230
 def block(
@@ -274,7 +283,7 @@ def build(
     lookup_days:int=14, # Days of history that travel with the model
 )->int:                 # Rows
     "Build every feature of every record before `until`, and the lookups for the service. Raises `StoreError`."
-    fixed = dictionaries(store, records, flights, planes)
+    fixed = dictionaries(store, records, flights, planes, until)
     first = query(store, f"SELECT min(sched_dep) AS at FROM {records}")["at"][0].as_py()
     written = write(features, (block(store, records, max(first, a - REACH), a, b, fixed, late_minutes) for a, b in months(first, until)))
     write_lookups(lookups, fixed | history(store, records, until - timedelta(days=lookup_days), until, late_minutes))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'read_env', 'read_stages', 'resolve', 'run_cells', 'imported', 'module_file', 'notebook_code',
-           'dependencies', 'plot_of', 'dvc_stage', 'dvc_yaml', 'RunEngine', 'StageError', 'execute', 'run']
+           'dependencies', 'plot_of', 'is_report', 'dvc_stage', 'dvc_yaml', 'RunEngine', 'StageError', 'execute', 'run']
 
 # %% ../../nbs/08_pipeline.ipynb #a6baf252
 import ast
@@ -89,6 +89,10 @@ def plot_of(name:str, path:str)->dict[str, Any]: # `plot_Y_by_X`
     y, x = name.removeprefix("plot_").split("_by_")
     return {path: {"x": x, "y": y, "title": f"{y} by {x}"}}
 
+def is_report(kind:str)->bool:
+    "Is a product of this kind for people, and no input of another stage?"
+    return kind in ("nb", "pictures") or kind.startswith("plot_")
+
 def dvc_stage(
     name:str,
     stages:dict[str, dict[str, Any]], # as `read_stages` gives them
@@ -96,7 +100,7 @@ def dvc_stage(
 )->dict[str, Any]:
     "One stage in DVC's words. Products persist: a failing run must not have removed the last good ones."
     stage = stages[name]
-    before = [path for other in stage.get("upstream") or [] for kind, path in stages[other]["product"].items() if kind != "nb" and not kind.startswith("plot_")]
+    before = [path for other in stage.get("upstream") or [] for kind, path in stages[other]["product"].items() if not is_report(kind)]
     made = {kind: path for kind, path in stage["product"].items() if kind not in ("nb", "metrics")}
     used = sorted(str(value).strip("{} ") for value in stage["params"].values() if str(value).startswith("{{"))
     result = {"cmd": f"og run {name}", "deps": [stage["source"], *dependencies(folder/stage["source"], folder), *before],
@@ -110,13 +114,13 @@ def dvc_yaml(
 )->str:
     "The text of `dvc.yaml`: stages, and plots as `dvc plots show` draws them."
     products = [(kind, path) for stage in stages.values() for kind, path in stage["product"].items()]
-    plots = [plot_of(kind, path) if kind != "pictures" else {path: {}} for kind, path in products if kind.startswith("plot_") or kind == "pictures"]
+    plots = [{path: {}} if kind == "pictures" else plot_of(kind, path) for kind, path in products if is_report(kind) and kind != "nb"]
     spec = {"stages": {name: dvc_stage(name, stages, folder) for name in stages}, "plots": plots}
     return "# Generated from pipeline.yaml by `make dag`; do not edit.\n" + yaml.safe_dump(spec, sort_keys=False, width=120)
 
 # %% ../../nbs/08_pipeline.ipynb #9b3a3709
 class RunEngine:
-    "Papermill's own engine, for the part of a notebook that a pipeline executes. (No subclass: papermill loads this while it is itself being imported.)"
+    "Papermill's own engine, for the part of a notebook that a pipeline executes. No subclass: papermill loads this while it is imported."
     @classmethod
     def execute_notebook(cls, nb, kernel_name, **kwargs):
         from papermill.engines import NBClientEngine
@@ -147,7 +151,8 @@ def execute(
     try: papermill.execute_notebook(notebook, executed, parameters, engine_name="papermill", cwd=folder, log_output=False)
     except papermill.PapermillExecutionError as e:
         cell = "\n".join(f"    {line}" for line in e.source.splitlines())
-        raise StageError(f"{notebook.name}, cell {e.cell_index}, failed with {e.ename}: {e.evalue}\n{cell}\nread it in {executed}") from None
+        raise StageError(f"{notebook.name}, cell {e.cell_index}, failed with {e.ename}: {e.evalue}\n{cell}\n"
+                         f"the half-executed notebook is {executed}") from None
     with replacing(report) as aside: aside.write_text(HTMLExporter().from_filename(str(executed))[0])
     executed.unlink()
 

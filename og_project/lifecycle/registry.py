@@ -42,7 +42,7 @@ def experiment(
     mlflow:MlflowClient,
     config:Settings,
 )->str: # Its id
-    "The experiment that runs go to; made when it is missing. With SQLite its files lie in `mlartifacts/`, with a server where the server says."
+    "The experiment that runs go to; made when missing. With SQLite its files lie in `mlartifacts/`, with a server where that says."
     found = mlflow.get_experiment_by_name(config.mlflow.experiment)
     if found: return found.experiment_id
     place = (root()/"mlartifacts").as_uri() if config.mlflow.tracking_uri.startswith("sqlite") else None
@@ -51,7 +51,8 @@ def experiment(
 # %% ../../nbs/09_registry.ipynb #4af095af
 def commit()->str: # SHA, with "-dirty" if files differ from it; "unknown" outside git
     "The commit that the code is at."
-    asked = subprocess.run(["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"], cwd=root(), capture_output=True, text=True)
+    asked = subprocess.run(["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+                           cwd=root(), capture_output=True, text=True)
     return asked.stdout.strip() or "unknown"
 
 def data_hash()->str:
@@ -64,7 +65,7 @@ def flat(
     prefix:str="",
 )->dict[str, float]:       # "model.roc_auc" -> 0.7
     "The numbers of nested metrics, by dotted names; lists get their index."
-    found = {}
+    found: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, list): value = dict(enumerate(value))
         if isinstance(value, dict): found |= flat(value, f"{prefix}{name}.")
@@ -121,9 +122,9 @@ def record_stage(
         values = flat(json.loads(made["metrics"].read_text())) if "metrics" in made else {}
         mlflow.log_batch(run, params=params, metrics=[Metric(key, value, 0, 0) for key, value in values.items()])
         for kind, path in made.items():
-            if kind == "nb" or kind.startswith("plot_"): mlflow.log_artifact(run, path)
+            if kind == "nb" or kind.startswith("plot_"): mlflow.log_artifact(run, str(path))
             if kind.startswith("plot_") and kind.endswith("_by_round"): record_curve(mlflow, run, path)
-            if kind == "pictures": mlflow.log_artifacts(run, path, "pictures")
+            if kind == "pictures": mlflow.log_artifacts(run, str(path), "pictures")
 
 # %% ../../nbs/09_registry.ipynb #8d84d509
 MODEL_DATA = "model/data/model" # where our folder lies within the parent run's artifacts
@@ -143,9 +144,9 @@ def record_model(
     with tempfile.TemporaryDirectory() as place:
         wrapped, named = Path(place, "model"), Path(place, "named", "model")
         copytree(folder, named) # MLflow keeps the folder's name, and ours must always be found under the same one
-        pyfunc.save_model(str(wrapped), loader_module="og_project.model.estimator", data_path=str(named), code_paths=[str(root()/"og_project")],
-                          pip_requirements=locked_requirements())
-        mlflow.log_artifacts(run, wrapped, "model")
+        pyfunc.save_model(str(wrapped), loader_module="og_project.model.estimator", data_path=str(named),
+                          code_paths=[str(root()/"og_project")], pip_requirements=locked_requirements())
+        mlflow.log_artifacts(run, str(wrapped), "model")
 
 # %% ../../nbs/09_registry.ipynb #382908be
 def record(
@@ -187,7 +188,7 @@ def versions(mlflow:MlflowClient, config:Settings)->list[ModelVersion]:
     return sorted(found, key=lambda version: -int(version.version))
 
 def register(config:Settings)->ModelVersion:
-    "Record the pipeline's run and register its model; the version that is there already, if this very model was registered. Raises `RegistryError`."
+    "Record the pipeline's run and register its model, unless this very model is there already. Raises `RegistryError`."
     folder, mlflow = only("model"), client(config)
     with reached(config):
         fingerprint = verify(folder)
@@ -213,8 +214,9 @@ def promote(
     version:str, # "3"
 )->ModelVersion:
     "Make a version the champion. Raises `RegistryError` if there is no such version."
-    with reached(config): client(config).set_registered_model_alias(config.mlflow.model, CHAMPION, version)
-    return champion(config)
+    with reached(config):
+        client(config).set_registered_model_alias(config.mlflow.model, CHAMPION, version)
+        return client(config).get_model_version_by_alias(config.mlflow.model, CHAMPION)
 
 # %% ../../nbs/09_registry.ipynb #4e21895f
 def fetch(
@@ -226,6 +228,7 @@ def fetch(
     folder = into/str(version.version)
     if folder.exists() and verify(folder) == version.tags.get("fingerprint"): return folder
     with reached(config), tempfile.TemporaryDirectory() as place, replacing(folder) as aside:
-        move(client(config).download_artifacts(version.run_id, MODEL_DATA, place), aside)
-        if verify(aside) != version.tags.get("fingerprint"): raise RegistryError(f"version {version.version} is not the model that was registered")
+        move(client(config).download_artifacts(version.run_id or "", MODEL_DATA, place), aside)
+        if verify(aside) != version.tags.get("fingerprint"):
+            raise RegistryError(f"version {version.version} is not the model that was registered: it was changed in the storage")
     return folder

@@ -29,7 +29,7 @@ def dataset(
     reference:lgb.Dataset|None=None, # Bin as this one does
 )->lgb.Dataset:
     "Rows as LightGBM wants them."
-    target = table[TARGET].cast(pa.float32()) if not pa.types.is_boolean(table[TARGET].type) else table[TARGET].cast(pa.int8()).cast(pa.float32())
+    target = table[TARGET].to_numpy().astype(np.float32)
     return lgb.Dataset(table.select(FEATURES), target, categorical_feature=list(CATEGORICAL), reference=reference)
 
 def fit(
@@ -40,7 +40,8 @@ def fit(
 )->tuple[lgb.Booster, dict[str, list[float]]]: # The trees, and the loss after each round: "train", "valid"
     "Learn. Raises `lightgbm.basic.LightGBMError` for parameters that it does not take."
     fixed = {"seed": seed, "deterministic": True, "force_row_wise": True, "verbosity": -1}
-    rounds, loss = params.get("num_boost_round", 100), {}
+    rounds = params.get("num_boost_round", 100)
+    loss: dict[str, dict[str, list[float]]] = {}
     rows = dataset(train)
     booster = lgb.train({k: v for k, v in params.items() if k != "num_boost_round"} | fixed, rows, rounds,
                         valid_sets=[rows, dataset(valid, rows)], valid_names=["train", "valid"],
@@ -66,7 +67,7 @@ def verify(folder:Path)->str: # SHA-256 of the manifest: the model's fingerprint
     except (OSError, ValueError) as e: raise ModelError(f"{folder}: no readable manifest.json ({e}); run the pipeline again") from None
     found = checksums(folder)
     strange = sorted(name for name in written.keys() | found.keys() if written.get(name) != found.get(name))
-    if strange: raise ModelError(f"{folder}: {strange[0]} is not the file that the manifest lists; fetch the model again, or run the pipeline")
+    if strange: raise ModelError(f"{folder}: {strange[0]} is not the file that the manifest lists; fetch the model again")
     return hashlib.sha256((folder/"manifest.json").read_bytes()).hexdigest()
 
 # %% ../../nbs/05_estimator.ipynb #f4f3350d
@@ -89,7 +90,7 @@ def scores(
     matrix:np.ndarray, # (n, len(FEATURES)) float32
 )->np.ndarray:         # (n,) float64: a probability, or a value
     "What the trees say; one thread, because a row is answered before a second one wakes up."
-    return booster.predict(matrix, num_threads=1 if len(matrix) < 1000 else 0)
+    return np.asarray(booster.predict(matrix, num_threads=1 if len(matrix) < 1000 else 0))
 
 # %% ../../nbs/05_estimator.ipynb #66c5c692
 def predict(
@@ -105,7 +106,7 @@ def contributions(
     most:int=5,        # Reasons for each row
 )->list[list[tuple[str, float, float]]]: # For each row: (feature, its value, what it added to the score), the largest first
     "The reasons for each score: LightGBM's own contributions, on the scale of the raw score (log-odds for a probability)."
-    added = booster.predict(matrix, pred_contrib=True)[:, :-1]
+    added = np.asarray(booster.predict(matrix, pred_contrib=True))[:, :-1]
     top = np.argsort(-np.abs(added), axis=1)[:, :most]
     return [[(FEATURES[j], float(row[j]), float(of_row[j])) for j in js] for row, of_row, js in zip(matrix, added, top, strict=True)]
 
@@ -148,7 +149,8 @@ def save(
     contract = {"record": Record.model_json_schema(), "answer": Answer.model_json_schema()}
     model = Model(booster, ready(read_lookups(lookups)), encoder, "")
     records = [Record(**row) for row in golden.select(list(Record.model_fields)).to_pylist()]
-    rows = [{"record": r.model_dump(mode="json"), "answer": a} for r, a in zip(records, answers(predict(model, rows_table(records))), strict=True)]
+    given = answers(predict(model, rows_table(records)))
+    rows = [{"record": record.model_dump(mode="json"), "answer": a} for record, a in zip(records, given, strict=True)]
     for name, value in {"encoder": encoder, "contract": contract, "golden": rows}.items():
         (folder/f"{name}.json").write_text(json.dumps(value, indent=1))
     seal(folder)
@@ -157,7 +159,7 @@ def load(folder:Path)->Model:
     "Open a model folder. Raises `ModelError` unless every file is the one that its manifest lists."
     fingerprint = verify(folder)
     encoder = json.loads((folder/"encoder.json").read_text())
-    if tuple(encoder["features"]) != FEATURES: raise ModelError(f"{folder}: made for other features than this code builds: run the pipeline again")
+    if tuple(encoder["features"]) != FEATURES: raise ModelError(f"{folder}: made for other features than this code builds")
     return Model(lgb.Booster(model_file=folder/"booster.txt"), ready(read_lookups(folder/"lookups")), encoder, fingerprint)
 
 # %% ../../nbs/05_estimator.ipynb #23512aee

@@ -6,7 +6,7 @@
 __all__ = ['months_before', 'split', 'best_threshold']
 
 # %% ../../nbs/06_train.ipynb #bc041ad3
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -23,7 +23,7 @@ def months_before(
     "Go back by whole months. The day must exist in that month: begin windows on the first."
     local = until.astimezone(ZoneInfo(ZONE))
     index = local.year * 12 + local.month - 1 - months
-    return local.replace(year=index // 12, month=index % 12 + 1).astimezone(timezone.utc)
+    return local.replace(year=index // 12, month=index % 12 + 1).astimezone(UTC)
 
 # %% ../../nbs/06_train.ipynb #8194b177
 def split(
@@ -38,7 +38,8 @@ def split(
     parts = {"train": time < cuts[0], "valid": (time >= cuts[0]) & (time < cuts[1]), "test": (time >= cuts[1]) & (time < cuts[2])}
     found = {name: table.filter(condition & known) for name, condition in parts.items()}
     empty = [name for name, part in found.items() if not part.num_rows]
-    if empty: raise ValueError(f"no {empty[0]} rows before {until:%Y-%m-%d} with {valid_months}+{test_months} months: take a later `until` or fewer months")
+    if empty: raise ValueError(f"no {empty[0]} rows before {until:%Y-%m-%d} with {valid_months}+{test_months} months: "
+                               "take a later `until` or fewer months")
     return found
 
 # %% ../../nbs/06_train.ipynb #501036e2

@@ -17,7 +17,7 @@ from fastapi import Body, FastAPI, HTTPException, Response
 from pydantic import BaseModel, Discriminator, Field, Tag
 
 from ..config import Settings, root, settings
-from ..data.contract import Answer, Record
+from ..data.contract import EXAMPLE, Answer, Record
 from ..lifecycle.registry import RegistryError, champion, fetch
 from ..model.estimator import Model, ModelError, answers, check_golden, load, predict, rows_table
 
@@ -59,9 +59,9 @@ class Health(BaseModel):
     status: str
     model_version: str | None = None
 
-# %% ../../nbs/11_serve.ipynb #4765c8fa
-EXAMPLES = {"one": {"summary": "one record", "value": Record.model_config["json_schema_extra"]["examples"][0]},
-            "many": {"summary": "two records", "value": Record.model_config["json_schema_extra"]["examples"] * 2}}
+# %% ../../nbs/11_serve.ipynb #b9816e24
+EXAMPLES: dict[str, Any] = {"one": {"summary": "one record", "value": EXAMPLE},
+                            "many": {"summary": "two records", "value": [EXAMPLE, EXAMPLE]}}
 NO_MODEL = "there is no model to answer with yet: run the pipeline and promote a version (make pipeline), then start the service again"
 
 # %% ../../nbs/11_serve.ipynb #68fd7af5
@@ -93,7 +93,8 @@ def create_app(
         "Answer for one record or for a list of them."
         now, rows = state["served"], records if isinstance(records, list) else [records]
         if now is None: raise HTTPException(503, NO_MODEL)
-        if len(rows) > config.serve.max_records: raise HTTPException(413, f"{len(rows)} records; one request takes {config.serve.max_records} at most")
+        if len(rows) > config.serve.max_records:
+            raise HTTPException(413, f"{len(rows)} records; one request takes {config.serve.max_records} at most")
         given = answers(predict(now.model, rows_table(rows))) if rows else []
         return Predictions(predictions=[Prediction(**answer, model_version=now.version) for answer in given])
 

@@ -1,0 +1,99 @@
+"One declaration, two checkers: pydantic for requests, SQL for tables. They must agree on every record."
+from datetime import UTC, datetime
+from typing import get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from og_project.data.contract import EXAMPLE, Carrier, Origin, Outcome, Record
+from og_project.store import arrow_schema, conditions, connect, parquet, query, reasons, write
+
+moments = st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1)).map(lambda t: t.replace(tzinfo=UTC))
+texts = st.text(st.characters(codec="ascii", exclude_characters="\x00"), max_size=8)
+
+
+def numbers(low: float, high: float) -> st.SearchStrategy:
+    "Good and bad: within, at and beyond the limits, and what is no number."
+    edges = st.sampled_from([low, high, low - 1, high + 1, low - 1e-9, high + 1e-9, float("nan"), float("inf"), -float("inf")])
+    return st.one_of(st.floats(low - 10, high + 10), edges)
+
+
+def counts(low: int, high: int) -> st.SearchStrategy:
+    return st.one_of(st.integers(low - 3, high + 3), st.integers(-(2**62), 2**62))
+
+
+def values() -> dict[str, st.SearchStrategy]:
+    "What may stand in each column of a table: right type, any value."
+    found = {}
+    for name, spec in Outcome.model_json_schema()["properties"].items():
+        kinds = spec.get("anyOf", [spec])
+        kind = next(k for k in kinds if k["type"] != "null")
+        good = {"carrier": st.sampled_from(get_args(Carrier)), "origin": st.sampled_from(get_args(Origin))}
+        if kind.get("format") == "date-time":
+            found[name] = moments
+        elif kind["type"] == "string":
+            valid = good[name] if name in good else st.from_regex(kind["pattern"], fullmatch=True)
+            found[name] = st.one_of(valid, texts, valid.map(lambda v: v + "\n"))
+        else:
+            found[name] = (numbers if kind["type"] == "number" else counts)(kind["minimum"], kind["maximum"])
+        found[name] = st.one_of(found[name], st.none()) if len(kinds) > 1 else st.one_of(*[found[name]] * 9, st.none())
+    return found
+
+
+# mostly good records with one or two odd values: a record that is wrong everywhere tells nothing about one condition
+good = st.just(EXAMPLE | {"sched_dep": datetime(2013, 7, 1, tzinfo=UTC), "dep_delay": 3, "arr_delay": None, "air_time": 100})
+odd = st.sampled_from(sorted(values())).flatmap(lambda name: values()[name].map(lambda value: {name: value}))
+records = st.builds(lambda base, changes: {**dict.fromkeys(Outcome.model_fields), **base, **{k: v for c in changes for k, v in c.items()}},
+                    good, st.lists(odd, max_size=2))
+
+
+def accepted_by_pydantic(record: dict) -> bool:
+    try:
+        Outcome.model_validate(record)
+    except ValidationError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("contract")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(records, min_size=20, max_size=60))
+def test_pydantic_and_sql_accept_the_same_records(folder, rows):
+    store, path = connect(), folder / "rows.parquet"
+    write(path, pa.Table.from_pylist(rows, schema=arrow_schema(Outcome)))
+    found = query(store, f"SELECT {reasons(conditions(Outcome))} AS reasons FROM {parquet(path)}")["reasons"].to_pylist()
+    for row, why in zip(rows, found, strict=True):
+        assert accepted_by_pydantic(row) == (why == ""), (row, why)
+
+
+def test_the_property_can_fail(folder):
+    "With one condition left out, a bad record is accepted: the comparison above would notice."
+    left_out = {name: sql for name, sql in conditions(Outcome).items() if not name.startswith("humid: above")}
+    row = EXAMPLE | {"sched_dep": datetime(2013, 7, 1, tzinfo=UTC), "humid": 101.0}
+    write(folder / "row.parquet", pa.Table.from_pylist([row], schema=arrow_schema(Outcome)))
+    why = query(connect(), f"SELECT {reasons(left_out)} AS reasons FROM {parquet(folder / 'row.parquet')}")["reasons"][0].as_py()
+    assert why == "" and not accepted_by_pydantic(row)
+
+
+@pytest.mark.parametrize("name", Record.model_fields)
+def test_every_field_says_what_it_means(name):
+    assert Record.model_fields[name].description, f"{name} has no description"
+    assert name in EXAMPLE or not Record.model_fields[name].is_required()
+
+
+def test_the_example_is_a_real_flight(real):
+    example = Record(**EXAMPLE).model_dump()
+    rows = pq.read_table(real["records"]).filter((pc.field("flight") == EXAMPLE["flight"]) & (pc.field("carrier") == EXAMPLE["carrier"]))
+    (flight,) = [row for row in rows.to_pylist() if row["sched_dep"] == example["sched_dep"]]
+    assert {name: flight[name] for name in example} == {
+        name: pytest.approx(value) if isinstance(value, float) else value for name, value in example.items()
+    }

@@ -1,0 +1,141 @@
+"A broken source is one clear error or a counted rejection, and earlier products stay as they were."
+import shutil
+import zipfile
+
+import pyarrow.parquet as pq
+import pytest
+
+from og_project.config import settings
+from og_project.data import ingest
+from og_project.data.contract import moment
+from og_project.store import connect, drafts, parquet, publish, query
+
+SINCE, UNTIL = moment("2013-01-01"), moment("2014-01-01")
+
+
+@pytest.fixture
+def source(tmp_path):
+    "A folder of raw files with the first thousand flights, to be broken."
+    folder = tmp_path / "source"
+    shutil.copytree(ingest.package_folder(), folder)
+    with zipfile.ZipFile(folder / "flights.csv.zip") as archive:
+        lines = archive.read("flights.csv").decode().splitlines(keepends=True)[:1001]
+    (folder / "flights.csv.zip").unlink()
+    (folder / "flights.csv").write_text("".join(lines))
+    return folder
+
+
+def run(source, product) -> dict[str, int]:
+    "The stage as its notebook runs it: draft everything, publish at the end."
+    aside = drafts(product)
+    ingest.keep(ingest.read_files(source), aside["raw"], aside["external"])
+    flights, weather = (parquet(aside["raw"] / f"{table}.parquet") for table in ingest.EVENTS)
+    counts = ingest.check(connect(), flights, weather, aside["records"], aside["rejected"], SINCE, UNTIL)
+    publish(aside)
+    return counts
+
+
+@pytest.fixture
+def product(tmp_path):
+    return {name: tmp_path / "made" / name for name in ("raw", "external", "records", "rejected")}
+
+
+def edit(source, change) -> None:
+    path = source / "flights.csv"
+    path.write_text(change(path.read_text()))
+
+
+def cut_zip(source) -> None:
+    "A truncated archive."
+    with zipfile.ZipFile(source / "flights.csv.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(source / "flights.csv", "flights.csv")
+    whole = (source / "flights.csv.zip").read_bytes()
+    (source / "flights.csv.zip").write_bytes(whole[: len(whole) // 2])
+    (source / "flights.csv").unlink()
+
+
+def flip_zip(source) -> None:
+    "An archive with a damaged byte in the middle."
+    with zipfile.ZipFile(source / "flights.csv.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(source / "flights.csv", "flights.csv")
+    damaged = bytearray((source / "flights.csv.zip").read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    (source / "flights.csv.zip").write_bytes(damaged)
+    (source / "flights.csv").unlink()
+
+
+BREAKS = {
+    "missing column": (lambda s: edit(s, lambda t: t.replace("arr_delay", "arrival_delay", 1)), "'arr_delay'"),
+    "wrong type": (lambda s: edit(s, lambda t: t.replace(",UA,1545,", ",UA,many,", 1)), "'many'"),
+    "empty file": (lambda s: (s / "flights.csv").write_text(""), "Empty CSV file"),
+    "header only": (lambda s: edit(s, lambda t: t.splitlines(keepends=True)[0]), "no row"),
+    "file missing": (lambda s: (s / "weather.csv").unlink(), "no weather.csv"),
+    "truncated archive": (cut_zip, "flights.csv.zip"),
+    "damaged archive": (flip_zip, "flights.csv.zip"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_file_is_one_error_and_changes_nothing(source, product, name):
+    # given good products
+    assert run(source, product) == {"read": 1000, "accepted": 1000, "rejected": 0}
+    before = {path: path.read_bytes() for path in product["raw"].parent.rglob("*.parquet") if not path.name.startswith(".")}
+    # when the source breaks
+    how, told = BREAKS[name]
+    how(source)
+    # then the error says where and what
+    with pytest.raises(ingest.SourceError, match=told) as error:
+        run(source, product)
+    assert "\n" not in str(error.value).strip()
+    # and the products are as they were
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_bad_rows_are_counted_with_their_reasons(source, product):
+    def spoil(text: str) -> str:
+        lines = text.splitlines(keepends=True)
+        lines[1] = lines[1].replace("UA", "XX", 1)  # an airline that nobody knows
+        lines[2] = lines[2].replace("2013-01-01T", "2031-01-01T")  # a future date
+        lines[4] = lines[3]  # a duplicate
+        lines[5] = lines[5].replace("DL,461", "DL,99999", 1)  # out of range
+        return "".join(lines)
+
+    edit(source, spoil)
+    counts = run(source, product)
+    assert counts == {"read": 1000, "accepted": 996, "rejected": 4}
+    why = ingest.summary(connect(), product["rejected"])["reason"].to_pylist()
+    told = ("carrier: none of", "sched_dep: not before 2014-01-01", "duplicate of another row", "flight: above 9999")
+    assert len(why) == 4 and all(any(reason.startswith(t) for reason in why) for t in told)
+
+
+def test_the_real_year_is_read_whole(real):
+    "All 336,776 flights; the four rejected ones carry a registration that no plane of this airline has (D942DN for N942DN)."
+    accepted, rejected = (pq.read_table(real[name]) for name in ("records", "rejected"))
+    assert (accepted.num_rows, rejected.num_rows) == (336_772, 4)
+    assert set(rejected["tailnum"].to_pylist()) == {"D942DN"}
+
+
+def test_a_server_gives_the_same_records_as_the_files(clickhouse, tmp_path, product, monkeypatch):
+    # given a server with the raw tables of the demo frame
+    server = connect(clickhouse.url, "hunter2")
+    from og_project.store import append, create
+
+    create(server, ingest.schema())
+    for table in ingest.SOURCE:
+        for block in ingest.demo_reader()(table):
+            append(server, table, block)
+    # when the test contour reads them
+    monkeypatch.setenv("OG_STORE__URL", clickhouse.url)
+    monkeypatch.setenv("OG_STORE__PASSWORD", "hunter2")
+    read = ingest.reader(settings("test"), moment("2013-03-01"), moment("2013-05-01"))
+    raw, external = tmp_path / "raw", tmp_path / "external"
+    rows = ingest.keep(read, raw, external)
+    # then they are the window of the same records
+    flights, weather = (parquet(raw / f"{table}.parquet") for table in ingest.EVENTS)
+    spring = moment("2013-03-01"), moment("2013-05-01")
+    counts = ingest.check(connect(), flights, weather, tmp_path / "records", tmp_path / "rejected", *spring)
+    assert counts["read"] == counts["accepted"] == rows["flights"] > 1000
+    whole = ingest.demo_ingest()
+    window = "sched_dep >= toDateTime('2013-03-01 05:00:00', 'UTC') AND sched_dep < toDateTime('2013-05-01 04:00:00', 'UTC')"
+    expected = query(connect(), f"SELECT * FROM {parquet(whole['records'])} WHERE {window} ORDER BY ALL")
+    assert query(connect(), f"SELECT * FROM {parquet(tmp_path / 'records')} ORDER BY ALL").equals(expected)

@@ -1,0 +1,122 @@
+"The same few functions on both engines; the server is spoken to by clickhouse-connect's real HTTP client."
+import multiprocessing
+import threading
+import time
+
+import pyarrow as pa
+import pytest
+
+from og_project.features import build
+from og_project.store import StoreError, append, connect, create, parquet, query
+
+SCHEMA = """
+-- a table of both engines
+CREATE TABLE IF NOT EXISTS trees (kind String, rings Int64, height Nullable(Float64)) ENGINE = MergeTree ORDER BY kind
+SETTINGS non_replicated_deduplication_window = 100;
+"""
+TREES = pa.table({"kind": ["oak", "ash"], "rings": [3, 5], "height": [1.5, None]})
+
+
+@pytest.fixture(params=["embedded", "server"])
+def store(request, tmp_path):
+    if request.param == "embedded":
+        return connect(f"chdb://{tmp_path / 'data'}")
+    return connect(request.getfixturevalue("clickhouse").url, "hunter2")
+
+
+def test_create_append_query(store):
+    for _ in range(2):
+        create(store, SCHEMA)  # may run again
+    assert query(store, "SELECT * FROM trees").num_rows == 0
+    append(store, "trees", TREES)
+    assert query(store, "SELECT * FROM trees ORDER BY rings").equals(query(store, "SELECT * FROM trees ORDER BY rings"))
+    assert query(store, "SELECT kind, height FROM trees WHERE rings > {r:Int64}", {"r": 2}).sort_by("kind").to_pydict() == {
+        "kind": ["ash", "oak"], "height": [None, 1.5],
+    }
+
+
+def test_a_batch_appended_twice_under_one_token_is_there_once(store):
+    create(store, SCHEMA)
+    for token in ("a", "a", "b"):
+        append(store, "trees", TREES, token=token)
+    assert query(store, "SELECT count() AS n FROM trees")["n"][0].as_py() == 4
+
+
+def test_threads_share_a_store(store):
+    errors = []
+
+    def ask():
+        try:
+            for _ in range(10):
+                assert query(store, "SELECT sum(number) AS s FROM numbers(1000)")["s"][0].as_py() == 499500
+        except Exception as e:  # noqa: BLE001
+            errors.append(e)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert not errors
+
+
+def test_a_bad_query_names_place_and_query(store):
+    with pytest.raises(StoreError, match="while: SELECT nothing FROM trees") as error:
+        query(store, "SELECT nothing\nFROM trees")
+    assert store.place in str(error.value) and "hunter2" not in str(error.value)
+
+
+def test_a_wrong_password_is_told_without_it(clickhouse):
+    with pytest.raises(StoreError) as error:
+        connect(clickhouse.url, "wrong-hunter3")
+    assert f"127.0.0.1:{clickhouse.port}" in str(error.value) and "hunter3" not in str(error.value)
+
+
+def test_reading_survives_a_restart_of_the_server(clickhouse):
+    store = connect(clickhouse.url, "hunter2")
+    assert query(store, "SELECT 1 AS one").num_rows == 1
+    clickhouse.stop()
+    threading.Timer(0.3, clickhouse.start).start()
+    assert query(store, "SELECT 1 AS one").num_rows == 1  # while it comes back
+    time.sleep(0.5)
+
+
+def test_a_dead_server_is_one_line(clickhouse):
+    store = connect(clickhouse.url, "hunter2")
+    clickhouse.stop()
+    with pytest.raises(StoreError, match=f"127.0.0.1:{clickhouse.port}.*INSERT INTO trees") as error:
+        append(store, "trees", TREES)
+    assert "\n" not in str(error.value)
+
+
+def append_some(folder: str, name: str) -> None:
+    store = connect(f"chdb://{folder}")
+    create(store, SCHEMA)
+    for i in range(5):
+        append(store, "trees", TREES, token=f"{name}-{i}")
+
+
+def test_processes_share_an_embedded_store(tmp_path):
+    spawn = multiprocessing.get_context("spawn")  # an engine does not survive a fork
+    workers = [spawn.Process(target=append_some, args=(str(tmp_path), f"w{i}")) for i in range(2)]
+    [w.start() for w in workers]
+    [w.join() for w in workers]
+    store = connect(f"chdb://{tmp_path}")
+    create(store, SCHEMA)
+    assert query(store, "SELECT count() AS n FROM trees")["n"][0].as_py() == 20
+
+
+def test_the_features_sql_gives_the_same_on_a_server(clickhouse, real):
+    "History is counted on the server as it is here: the same SQL, pushed down."
+    from og_project.data.contract import moment
+
+    server, here = connect(clickhouse.url, "hunter2"), connect()
+    rows = query(here, f"SELECT * FROM {parquet(real['records'])} WHERE toYYYYMM(sched_dep) = 201307")
+    columns = ", ".join(
+        "sched_dep DateTime64(6, 'UTC')" if n == "sched_dep"
+        else f"{n} Nullable({'String' if pa.types.is_string(t) else 'Int64' if pa.types.is_integer(t) else 'Float64'})"
+        for n, t in zip(rows.schema.names, rows.schema.types, strict=True)
+    )
+    create(server, f"CREATE TABLE IF NOT EXISTS records ({columns}) ENGINE = MergeTree ORDER BY sched_dep;")
+    append(server, "records", rows)
+    window = (moment("2013-07-03"), moment("2013-07-10"), 15)
+    of_server, of_here = build.history(server, "records", *window), build.history(here, parquet(real["records"]), *window)
+    assert of_server["history"].equals(of_here["history"]) and of_here["history"].num_rows > 1000
