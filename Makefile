@@ -7,9 +7,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PLOOMBER_STATS_ENABLED = false
 export MLFLOW_DISABLE_TELEMETRY = true
 export DVC_NO_ANALYTICS = true
+export MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline test test-all lint lint-lock export dag lock serve lab mlflow bench clean
+.PHONY: help setup pipeline test lint lint-lock export dag lock serve lab mlflow bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,26 +24,23 @@ setup: .venv/ready ## make the locked environment in .venv (everything else call
 	@echo "installing the locked environment into .venv (about a minute the first time)"
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip sync -q --require-hashes requirements-dev.txt
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install -q --no-deps --no-build-isolation -e . && rm -rf og_project.egg-info build/bdist* build/lib
-	@git rev-parse -q --git-dir >/dev/null || git init -q
-	@test -d .dvc || $(BIN)/dvc init -q
 	@touch $@
 
 pipeline: setup ## run the main job: data, features, model, report, a registered champion
 	@$(BIN)/dvc repro
 	@$(BIN)/og register --promote-first
 
-test: setup ## pass every test that needs no system package
-	@$(BIN)/nbdev_test --n_workers 2
-	@$(BIN)/pytest -m "not slow"
-
-test-all: setup ## the same, and those that run whole pipelines (minutes)
+test: setup ## pass every test (minutes; `pytest -m "not slow"` for the quick ones)
 	@$(BIN)/nbdev_test --n_workers 2
 	@$(BIN)/pytest
 
-lint: setup ## check style, types, notebooks, package, graph and locks
+SOURCES = find nbs og_project -name '*.ipynb' -not -path '*checkpoints*' -o -name '*.py' | sort | xargs cat | cksum
+lint: setup ## check style, types, notebooks and package in step, graph in step
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/og check
+	@before=$$($(SOURCES)); $(BIN)/nbdev_export; $(BIN)/nbdev_clean; test "$$before" = "$$($(SOURCES))" || \
+		{ echo "notebooks were not clean, or the package was not what they export; it is now: see git diff"; exit 1; }
+	@$(BIN)/og dag --check
 
 lint-lock: setup ## check that requirements*.txt follow settings.ini (asks the package index)
 	@mkdir -p build/lock && cp requirements*.txt build/lock/

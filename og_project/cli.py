@@ -14,7 +14,7 @@ from typing import Any
 import click
 import yaml
 
-from .config import root, settings
+from .config import ProjectError, root, settings
 from .lifecycle import pipeline
 
 # %% ../nbs/14_cli.ipynb #e2ba5b2d
@@ -28,12 +28,8 @@ def plain_errors(command:Callable)->Callable:
     "Show the errors that the project raises on purpose as one message."
     @wraps(command)
     def wrapped(*args:Any, **kwargs:Any)->Any:
-        from og_project.lifecycle.registry import RegistryError
-        from og_project.model.estimator import ModelError
-        from og_project.store import StoreError
         try: return command(*args, **kwargs)
-        except (pipeline.StageError, RegistryError, ModelError, StoreError, KeyError, ValueError) as e:
-            raise click.ClickException(str(e.args[0] if isinstance(e, KeyError) else e)) from None
+        except ProjectError as e: raise click.ClickException(str(e)) from None
     return wrapped
 
 # %% ../nbs/14_cli.ipynb #a35ed936

@@ -29,6 +29,8 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalErr
 from pydantic import BaseModel
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from .config import ProjectError
+
 # %% ../nbs/01_store.ipynb #c14ff7f8
 def remove(path:Path)->None:
     "Remove a file or a folder, if it is there."
@@ -142,7 +144,7 @@ def reasons(
     return f"arrayStringConcat(arrayFilter(reason -> reason != '', [{each}]), '; ')"
 
 # %% ../nbs/01_store.ipynb #7d0a36f0
-class StoreError(RuntimeError):
+class StoreError(ProjectError):
     "A query or an append failed; the message names the place and the query."
 
 @dataclass(frozen=True)
@@ -195,11 +197,11 @@ def connect(
     password:str|None=None,   # for a server
     timeout:float=30,         # seconds for one query
 )->Store:
-    "Open the store that a URL names. Raises `StoreError` when a server cannot be reached, `ValueError` for another URL."
+    "Open the store that a URL names. Raises `StoreError` for another URL, and when a server cannot be reached."
     scheme = url.split("://")[0]
     if scheme == "chdb": return connect_embedded(Path(url[7:]) if url[7:] else None)
     if scheme in ("http", "https"): return connect_server(url, password, timeout)
-    raise ValueError(f"store.url {scheme}://...: it begins with chdb://, http:// or https://")
+    raise StoreError(f"store.url {scheme}://...: it begins with chdb://, http:// or https://")
 
 # %% ../nbs/01_store.ipynb #aa40e064
 def query(
@@ -224,7 +226,8 @@ def write(
     first = next(blocks, None)
     if first is None: raise ValueError(f"{path}: there is nothing to write")
     rows = 0
-    with replacing(path) as aside, pq.ParquetWriter(aside, first.schema, compression="zstd") as writer:
+    repetitive = [column.name for column in first.schema if not pa.types.is_floating(column.type)] # a dictionary pays for these
+    with replacing(path) as aside, pq.ParquetWriter(aside, first.schema, compression="zstd", use_dictionary=repetitive) as writer:
         for block in chain([first], blocks):
             writer.write_table(block)
             rows += block.num_rows

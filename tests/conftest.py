@@ -82,16 +82,15 @@ def copy_project(folder: Path) -> Project:
     return project
 
 
-@pytest.fixture
-def project(tmp_path) -> Project:
-    "A copy whose data are every tenth flight, and whose model is small: a whole pipeline in half a minute."
-    made = copy_project(tmp_path / "copy")
-    sample(made.folder / "sample", every=10)
-    base = made.folder / "config/base.yml"
+def small_project(folder: Path, every: int = 5) -> Project:
+    "A copy whose data are every fifth flight, and whose model is small."
+    project = copy_project(folder)
+    sample(project.folder / "sample", every)
+    base = project.folder / "config/base.yml"
     base.write_text(base.read_text().replace("num_boost_round: 1500", "num_boost_round: 30"))
-    local = made.folder / "config/config_local.yml"
+    local = project.folder / "config/config_local.yml"
     local.write_text(local.read_text().replace("source: package", "source: sample"))
-    return made
+    return project
 
 
 def free_port() -> int:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 from pyarrow.parquet import ParquetWriter
 
-from ..config import Settings, anchored, root
+from ..config import ProjectError, Settings, anchored, root
 from .contract import KEY, Outcome, moment
 from ..store import Store, arrow_schema, conditions, connect, ddl, drafts, parquet, publish, query, reasons, write
 
@@ -53,7 +53,7 @@ def schema()->str:
                      for name, columns in SOURCE.items())
 
 # %% ../../nbs/03_ingest.ipynb #6401dec9
-class SourceError(ValueError):
+class SourceError(ProjectError):
     "A raw file or table cannot be read as declared. Nothing was changed."
 
 def find_file(folder:Path, table:str)->Path: # `TABLE.csv` or `TABLE.csv.zip`

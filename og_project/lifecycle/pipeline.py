@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'read_env', 'read_stages', 'resolve', 'run_cells', 'imported', 'module_file', 'notebook_code',
-           'dependencies', 'plot_of', 'is_report', 'dvc_stage', 'dvc_yaml', 'RunEngine', 'StageError', 'execute', 'run']
+           'dependencies', 'plot_of', 'is_report', 'dvc_stage', 'dvc_yaml', 'RunEngine', 'ploomber_executor',
+           'StageError', 'execute', 'run']
 
 # %% ../../nbs/08_pipeline.ipynb #a6baf252
 import ast
@@ -14,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from ..config import root
+from ..config import ProjectError, root
 from ..store import replacing
 
 # %% ../../nbs/08_pipeline.ipynb #2aa30cb1
@@ -30,7 +31,7 @@ def resolve(
     params:dict[str, Any], # of a stage; "{{name}}" stands for a value of `env`
     env:dict[str, Any],
 )->dict[str, Any]:
-    "Put values in place of placeholders. Raises `KeyError` for one that `env.yaml` does not know."
+    "Put values in place of placeholders. Raises `KeyError` for one that `env.yaml` does not have."
     def value(text:Any)->Any:
         name = str(text).removeprefix("{{").removesuffix("}}").strip()
         return env[name] if str(text).startswith("{{") else text
@@ -133,9 +134,21 @@ class RunEngine:
     @classmethod
     def nb_language(cls, nb, language=None): return language or nb.metadata.kernelspec.language
 
+# %% ../../nbs/08_pipeline.ipynb #a2e59f65
+def ploomber_executor()->Any: # Ploomber's own serial executor
+    "Teach Ploomber that prose is not code, and give it the executor that it has anyway."
+    from ploomber.executors import Serial
+    from ploomber.sources import NotebookSource
+
+    def code(source:Any)->str:
+        source._read_nb_str_unrendered()
+        return "\n".join(cell.source for cell in source._nb_obj_unrendered.cells if cell.cell_type == "code")
+    NotebookSource.__str__ = code
+    return Serial()
+
 # %% ../../nbs/08_pipeline.ipynb #aa18dcc5
-class StageError(RuntimeError):
-    "A stage failed; the message names the notebook, the cell and the error."
+class StageError(ProjectError):
+    "A stage cannot run, or failed; the message names the notebook, the cell and the error."
 
 def execute(
     notebook:Path,            # to run
@@ -160,11 +173,11 @@ def run(
     name:str,                 # of the stage
     over:dict[str, Any]|None=None, # Parameters for this run, instead of those in `env.yaml`
 )->dict[str, str]:            # Name -> path of each product
-    "Run one stage as the graph says, from the files that the stages before it left. Raises `StageError`, `KeyError`."
+    "Run one stage as the graph says, from the files that the stages before it left. Raises `StageError`."
     stages = read_stages()
-    if name not in stages: raise KeyError(f"there is no stage {name!r}; there are {', '.join(stages)}")
+    if name not in stages: raise StageError(f"there is no stage {name!r}; there are {', '.join(stages)}")
     stage, strange = stages[name], (over or {}).keys() - stages[name]["params"].keys()
-    if strange: raise KeyError(f"{name} has no parameter {sorted(strange)[0]!r}; it has {', '.join(stage['params'])}")
+    if strange: raise StageError(f"{name} has no parameter {sorted(strange)[0]!r}; it has {', '.join(stage['params'])}")
     place = lambda product: {kind: str(root()/path) for kind, path in product.items()}
     upstream = {other: place(stages[other]["product"]) for other in stage.get("upstream") or []}
     missing = [path for product in upstream.values() for kind, path in product.items() if kind != "nb" and not Path(path).exists()]

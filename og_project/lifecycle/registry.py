@@ -23,7 +23,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from ..config import Settings, anchored, root
+from ..config import ProjectError, Settings, anchored, root
 from .pipeline import read_env, read_stages, resolve
 from ..model.estimator import checksums, verify
 from ..store import replacing
@@ -31,7 +31,7 @@ from ..store import replacing
 # %% ../../nbs/09_registry.ipynb #af325689
 CHAMPION = "champion"
 
-class RegistryError(RuntimeError):
+class RegistryError(ProjectError):
     "MLflow has not what was asked for, or cannot be reached; the message names the server and what to do."
 
 def client(config:Settings)->MlflowClient:

@@ -19,6 +19,7 @@ import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
 
+from ..config import ProjectError
 from ..data.contract import TARGET, Answer, Record, answer
 from ..features.build import CATEGORICAL, FEATURES, Features, build_features, read_lookups, ready
 from ..store import arrow_schema
@@ -49,7 +50,7 @@ def fit(
     return booster, {name: next(iter(curves.values())) for name, curves in loss.items()}
 
 # %% ../../nbs/05_estimator.ipynb #c76dd30f
-class ModelError(ValueError):
+class ModelError(ProjectError):
     "A model folder is not what it says it is. It was not loaded."
 
 def checksums(folder:Path)->dict[str, str]: # Relative path -> SHA-256

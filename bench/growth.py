@@ -1,0 +1,124 @@
+"""How the data work grows: ingest and features on 1, 10 and 30 times the flights of 2013 (10 million), and the same features in pandas.
+
+The year is repeated with dates shifted by whole weeks. Each measurement is a process of its own; memory is its peak resident set.
+usage: python bench/growth.py [TIMES ...]"""
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+
+from og_project.data import ingest
+from og_project.data.contract import moment
+from og_project.features import build
+from og_project.store import connect, parquet, query
+
+SINCE, DAYS = moment("2013-01-01"), 364  # whole weeks
+
+
+def repeat(folder: Path, times: int) -> None:
+    "Raw CSV files with so many years of flights and weather."
+    folder.mkdir(parents=True)
+    for table, columns in ingest.SOURCE.items():
+        year = pa.concat_tables(ingest.read_files(ingest.package_folder())(table))
+        if table in ingest.EVENTS:
+            year = year.filter(pc.field("time_hour") < SINCE + timedelta(days=DAYS))
+        with csv.CSVWriter(folder / f"{table}.csv", pa.schema(ingest.arrow_types(columns))) as writer:
+            for number in range(times if table in ingest.EVENTS else 1):
+                shifted = year
+                if table in ingest.EVENTS:
+                    moved = pc.add(year["time_hour"], pa.scalar(timedelta(days=DAYS * number), pa.duration("s")))
+                    shifted = year.set_column(year.schema.get_field_index("time_hour"), "time_hour", moved)
+                writer.write_table(shifted)
+
+
+def paths(folder: Path) -> dict[str, Path]:
+    return {name: folder / name for name in ("raw", "external", "records", "rejected", "features", "lookups")}
+
+
+def run_ingest(folder: Path, times: int) -> int:
+    at, until = paths(folder), SINCE + timedelta(days=DAYS * times)
+    ingest.keep(ingest.read_files(folder), at["raw"], at["external"])
+    flights, weather = (parquet(at["raw"] / f"{table}.parquet") for table in ingest.EVENTS)
+    return ingest.check(connect(), flights, weather, at["records"], at["rejected"], SINCE, until)["accepted"]
+
+
+def run_features(folder: Path, times: int) -> int:
+    at, until = paths(folder), SINCE + timedelta(days=DAYS * times)
+    tables = at["records"], at["raw"] / "flights.parquet", at["external"] / "planes.parquet"
+    return build.build(connect(), *map(parquet, tables), at["features"], at["lookups"], until, 15)
+
+
+def run_pandas(folder: Path, times: int, how: str) -> int:
+    import pandas_features
+
+    at = paths(folder)
+    tables = at["records"], at["raw"] / "flights.parquet", at["external"] / "planes.parquet"
+    found = pandas_features.build(*tables, getattr(pandas_features, how))
+    found.astype("float32").to_parquet(folder / how)
+    return len(found)
+
+
+STAGES = {"ingest": run_ingest, "features": run_features, "pandas rolling": partial(run_pandas, how="rolling"),
+          "pandas asof": partial(run_pandas, how="asof")}
+
+
+def same(folder: Path, how: str) -> bool:
+    "Does pandas give our numbers?"
+    ours, theirs = pq.read_table(paths(folder)["features"]), pq.read_table(folder / how)
+    for name in build.FEATURES:
+        a, b = ours[name].to_numpy(), theirs[name].to_numpy()
+        if not np.allclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True):
+            bad = ~np.isclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True)
+            print(f"{name} differs in {bad.sum()} rows: {a[bad][:3]} and {b[bad][:3]}")
+            return False
+    return True
+
+
+def measured(stage: str, folder: Path, times: int) -> dict[str, float]:
+    "Seconds and peak memory (MB) of a stage in a process of its own."
+    done = subprocess.run([sys.executable, __file__, "--stage", stage, str(folder), str(times)], capture_output=True, text=True)
+    if done.returncode:
+        return {"rows": 0, "seconds": float("nan"), "memory": float("nan"), "error": done.stderr[-300:]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(all_times: list[int]) -> None:
+    print("| flights | stage | seconds | million rows/s | peak memory, MB |\n|---|---|---|---|---|")
+    for times in all_times:
+        with tempfile.TemporaryDirectory(dir="build" if Path("build").exists() else None) as place:
+            folder = Path(place) / "source"
+            repeat(folder, times)
+            for stage in STAGES:
+                got = measured(stage, folder, times)
+                rate = got["rows"] / got["seconds"] / 1e6
+                print(f"| {got['rows']:,} | {stage} | {got['seconds']:.1f} | {rate:.3f} | {got['memory']:.0f} |", flush=True)
+                if "error" in got:
+                    print(got["error"])
+            frame = pd.read_parquet(paths(folder)["records"])
+            rows = query(connect(), f"SELECT count() AS n FROM {parquet(paths(folder)['records'])}")["n"][0].as_py()
+            print(f"| {rows:,} | (the records as a pandas frame) | | | {frame.memory_usage(deep=True).sum() / 1e6:.0f} |")
+            for how in ("rolling", "asof"):
+                if (folder / how).exists():
+                    print(f"the same features from pandas {how}: {same(folder, how)}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--stage"]:
+        start = time.perf_counter()
+        rows = STAGES[sys.argv[2]](Path(sys.argv[3]), int(sys.argv[4]))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        print(json.dumps({"rows": rows, "seconds": time.perf_counter() - start, "memory": memory}))
+    else:
+        main([int(n) for n in sys.argv[1:]] or [1, 10, 30])

@@ -1,0 +1,237 @@
+"""The pipeline as its users run it, on a copy of the project with every fifth real flight.
+
+The tests of this file run in their order, on the state that the ones before them left."""
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import httpx
+import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from conftest import Project, free_port, small_project, wait_for
+
+from og_project.data.contract import Record, moment
+from og_project.lifecycle.pipeline import read_stages
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    return small_project(tmp_path_factory.mktemp("pipeline") / "copy")
+
+
+def products(project: Project) -> dict[str, str]:
+    "Path -> SHA-256 of every product; reports carry times and are none."
+    paths = [path for stage in read_stages().values() for kind, path in stage["product"].items() if kind != "nb"]
+    files = [f for path in paths for f in ([project.folder / path] if "." in path else sorted((project.folder / path).rglob("*")))]
+    return {f.relative_to(project.folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
+
+
+def edit(project: Project, notebook: str, old: str, new: str) -> None:
+    "Change the text of a notebook, which must be there once."
+    path = project.folder / "nbs" / notebook
+    text = path.read_text()
+    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {notebook}"
+    path.write_text(text.replace(old, new))
+
+
+def test_ploomber_build_makes_every_product(project):
+    project.run("ploomber", "build")
+    made = products(project)
+    assert len(made) > 20 and "models/model/manifest.json" in made
+    assert all((project.folder / stage["product"]["nb"]).exists() for stage in read_stages().values())
+
+
+def test_dvc_takes_over_what_ploomber_made(project):
+    project.run("dvc", "commit", "-f")
+    before = products(project)
+    assert "up to date" in project.run("dvc", "repro").stdout
+    assert "up to date" in project.run("dvc", "status").stdout and products(project) == before
+
+
+def test_dvc_repro_from_nothing_makes_the_same_bytes(project, tmp_path):
+    again = small_project(tmp_path / "again")
+    again.run("dvc", "repro")
+    assert products(again) == products(project)
+
+
+def test_the_commands_work_as_their_users_know_them(project):
+    assert "ingest" in project.run("ploomber", "status").stdout
+    assert "evaluate" in project.run("dvc", "dag").stdout
+    assert "roc_auc" in project.run("dvc", "metrics", "show").stdout
+    project.run("dvc", "plots", "show")
+    page = (project.folder / "dvc_plots/index.html").read_text()
+    assert "observed by predicted" in page and "reliability.png" in page
+
+
+def test_the_graph_can_be_seen(project):
+    project.run("ploomber", "plot", "--backend", "d3", "--output", "graph.html")
+    assert (project.folder / "graph.html").stat().st_size > 1000
+
+
+def test_editing_prose_re_runs_nothing_in_ploomber(project):
+    edit(project, "04_features.ipynb", "The model thinks in New York's clock", "The model thinks in New York's own clock")
+    built = project.run("ploomber", "build").stdout
+    assert "True" not in built, built
+
+
+def test_editing_a_feature_re_runs_what_follows_and_nothing_before(project):
+    edit(project, "04_features.ipynb", "np.minimum(distance, 10)", "np.minimum(distance, 9)")
+    project.run("nbdev_export")
+    stale = project.run("dvc", "status", "--json").stdout
+    assert set(json.loads(stale)) == {"features", "train", "evaluate"}
+    edit(project, "04_features.ipynb", "np.minimum(distance, 9)", "np.minimum(distance, 10)")
+    edit(project, "04_features.ipynb", "The model thinks in New York's own clock", "The model thinks in New York's clock")
+    project.run("nbdev_export")
+    assert "up to date" in project.run("dvc", "status").stdout
+
+
+@pytest.mark.parametrize("runner", [("og", "run", "train"), ("ploomber", "build"), ("dvc", "repro")])
+def test_a_failing_cell_is_in_plain_sight_and_changes_nothing(project, runner):
+    before, notebook = products(project), project.folder / "nbs/06_train.ipynb"
+    good = notebook.read_text()
+    edit(project, "06_train.ipynb", "rounds, loss on the validation months", "{1/0} rounds, loss on the validation months")
+    try:
+        done = project.run(*runner, check=False)
+    finally:
+        notebook.write_text(good)
+    told = done.stdout + done.stderr
+    assert done.returncode != 0 and "ZeroDivisionError" in told and "06_train" in told and "booster, loss = fit(" in told
+    half = json.loads((project.folder / "reports/06_train.ipynb").read_text())
+    assert any(o.get("ename") == "ZeroDivisionError" for cell in half["cells"] for o in cell.get("outputs", []))
+    assert products(project) == before
+
+
+def test_interrupting_is_safe(project):
+    before = products(project)
+    path = f"{os.path.dirname(shutil.which('og'))}:{os.environ['PATH']}"
+    env = os.environ | {"PYTHONPATH": str(project.folder), "OG_ROOT": str(project.folder), "PATH": path}
+    run = subprocess.Popen(["og", "run", "features"], cwd=project.folder, env=env, start_new_session=True,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    draft = project.folder / "data/processed/.features.parquet.draft"
+    while not list(draft.parent.glob(f".{draft.name}*")) and not draft.exists():
+        assert run.poll() is None, "the stage ended before it wrote anything"
+        time.sleep(0.01)  # until it is in the middle of its work
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait(30) != 0
+    assert products(project) == before
+    project.run("og", "run", "features")  # what was left behind is in nobody's way
+    assert products(project) == before
+
+
+def test_parameters_are_set_on_the_command_line_and_recorded(project):
+    before = products(project)
+    project.run("og", "run", "train", "-p", "seed", "2")
+    other = products(project)
+    assert other["models/fitted/booster.txt"] != before["models/fitted/booster.txt"]
+    assert json.loads((project.folder / "models/fitted/encoder.json").read_text())["seed"] == 2
+    project.run("ploomber", "build", "--env--seed", "2", "--partially", "train", "--force")
+    assert products(project)["models/fitted/booster.txt"] == other["models/fitted/booster.txt"]
+    project.run("dvc", "checkout", "--force")
+    project.run("git", "add", "-A")
+    project.run("git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "-qm", "state")
+    project.run("dvc", "exp", "run", "--set-param", "env.yaml:seed=2", "train")
+    assert products(project)["models/fitted/booster.txt"] == other["models/fitted/booster.txt"]
+    assert "seed: 2" in (project.folder / "dvc.lock").read_text()
+    project.run("git", "checkout", "-q", "env.yaml", "dvc.lock")
+    project.run("dvc", "checkout", "--force")
+    assert products(project) == before
+
+
+def test_a_registered_version_says_where_it_came_from(project):
+    from mlflow import MlflowClient
+
+    said = project.run("og", "register", "--promote-first").stdout
+    assert "rate_table" in said and "make serve" in said
+    mlflow = MlflowClient(f"sqlite:///{project.folder}/mlflow.db")
+    version = mlflow.get_model_version_by_alias("og_project", "champion")
+    assert {"git_commit", "data_sha256", "until", "fingerprint", "roc_auc"} <= version.tags.keys()
+    parent = mlflow.get_run(version.run_id)
+    assert parent.data.metrics["roc_auc"] > 0.6 and parent.data.params["until"] == "2014-01-01" and parent.inputs.dataset_inputs
+    nested = mlflow.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{version.run_id}'")
+    assert {run.data.tags["stage"] for run in nested} == set(read_stages())
+    files = {item.path for run in nested for item in mlflow.list_artifacts(run.info.run_id)}
+    assert {"03_ingest.html", "04_features.html", "06_train.html", "07_evaluate.html", "pictures"} <= files
+    # the same model again is the same version
+    assert f"version {version.version}" in project.run("og", "register").stdout
+    assert len(mlflow.search_model_versions("name='og_project'")) == 1
+
+
+@pytest.fixture
+def thousand(project) -> tuple[list[dict], list[float]]:
+    "A thousand test flights of the last week, as JSON, and what the evaluation notebook said of them."
+    test = pq.read_table(project.folder / "data/processed/predictions.parquet")
+    records = pq.read_table(project.folder / "data/interim/records.parquet")
+    known = records.filter(pc.is_valid(records["arr_delay"]))
+    rows = known.slice(known.num_rows - 1000)
+    assert rows["sched_dep"][0].as_py() > moment("2013-12-25") and rows["flight"].equals(test.slice(test.num_rows - 1000)["flight"])
+    asked = [Record(**row).model_dump(mode="json") for row in rows.select(list(Record.model_fields)).to_pylist()]
+    return asked, test.slice(test.num_rows - 1000)["probability"].to_pylist()
+
+
+def serving(project: Project, *command: str) -> subprocess.Popen:
+    "A server of the copy, in the background."
+    path = f"{os.path.dirname(shutil.which('og'))}:{os.environ['PATH']}"
+    env = os.environ | {"PYTHONPATH": str(project.folder), "OG_ROOT": str(project.folder), "PATH": path}
+    return subprocess.Popen(command, cwd=project.folder, env=env, start_new_session=True)
+
+
+def test_everybody_gives_the_same_answer_bit_by_bit(project, thousand):
+    "The service, the exported function, MLflow's python function, `mlflow models serve`, and the evaluation notebook."
+    asked, expected = thousand
+    # the exported function on the fetched folder, and MLflow's python function
+    code = """
+import json, sys, mlflow, pandas as pd
+from og_project.config import settings
+from og_project.data.contract import Record
+from og_project.lifecycle.registry import champion, fetch
+from og_project.model.estimator import load, predict, rows_table
+from pathlib import Path
+mlflow.set_tracking_uri("sqlite:///mlflow.db")
+asked = json.load(open("asked.json"))
+folder = fetch(settings(), champion(settings()), Path("models/versions"))
+function = predict(load(folder), rows_table(Record(**row) for row in asked))["probability"].tolist()
+pyfunc = mlflow.pyfunc.load_model("models:/og_project@champion").predict(pd.DataFrame(asked))["probability"].tolist()
+json.dump([function, pyfunc], open("answers.json", "w"))
+"""
+    (project.folder / "asked.json").write_text(json.dumps(asked))
+    project.run("python", "-c", code)
+    assert json.loads((project.folder / "answers.json").read_text()) == [expected, expected]
+    # the service
+    port = free_port()
+    server = serving(project, "uvicorn", "app:app", "--port", str(port))
+    try:
+        wait_for(port, server)
+        reply = httpx.post(f"http://127.0.0.1:{port}/predict", json=asked, timeout=60).json()["predictions"]
+        one = httpx.post(f"http://127.0.0.1:{port}/predict", json=asked[0], timeout=60).json()["predictions"]
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+    assert [row["probability"] for row in reply] == expected and {row["model_version"] for row in reply} == {"1"}
+    assert one == reply[:1]
+    # MLflow's own server
+    port = free_port()
+    server = serving(project, "env", "MLFLOW_TRACKING_URI=sqlite:///mlflow.db", "mlflow", "models", "serve",
+                     "-m", "models:/og_project@champion", "--env-manager", "local", "-p", str(port))
+    try:
+        wait_for(port, server)
+        frame = pd.DataFrame(asked).astype(object).where(lambda f: f.notna(), None)
+        body = {"dataframe_split": {"columns": list(frame), "data": frame.to_numpy().tolist()}}
+        for _ in range(100):
+            try:
+                reply = httpx.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=60)
+                break
+            except httpx.TransportError:
+                time.sleep(0.3)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+    assert reply.status_code == 200, reply.text
+    assert [row["probability"] for row in reply.json()["predictions"]] == expected

@@ -1,0 +1,137 @@
+"Beauty is checked, not hoped for: the rules of docs/style.md that a program can see."
+import ast
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from og_project.config import Settings, root
+from og_project.lifecycle.pipeline import read_stages, run_cells
+
+NOTEBOOKS = sorted((root() / "nbs").glob("*.ipynb"))
+STAGES = {stage["source"]: name for name, stage in read_stages().items()}
+PLATFORM = ["config.py", "store.py", "cli.py", *("lifecycle", "serving")]
+EXAMPLE_WORDS = r"flight|carrier|airport|airline|tailnum|weather|dep_delay|arr_delay|origin|\bdest\b|nycflights|New York"
+LAYERS = ["config", "store", "data", "features", "model", "lifecycle", "serving", "cli"]
+
+
+def cells(path: Path) -> list[dict]:
+    return [cell | {"source": "".join(cell["source"])} for cell in json.loads(path.read_text())["cells"]]
+
+
+def code_cells(path: Path) -> list[str]:
+    return [cell["source"] for cell in cells(path) if cell["cell_type"] == "code"]
+
+
+def exported(path: Path) -> list[str]:
+    return [source for source in code_cells(path) if source.startswith("#| export")]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_begins_with_a_title_and_a_promise(path):
+    assert re.match(r"# .+\n> .+\.$", cells(path)[0]["source"]), "first cell: `# Title`, then `> one line that promises something.`"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_cells_are_short_and_explained(path):
+    for source in code_cells(path):
+        lines = [line for line in source.splitlines() if line.strip()]
+        assert len(lines) <= (30 if source.startswith("#| export") else 20), f"{len(lines)} lines:\n{source[:200]}"
+    assert len(code_cells(path)) <= 50
+    assert sum(len(source.splitlines()) for source in exported(path)) <= 320
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_shows_or_tests_what_it_exports(path):
+    kinds = [source.startswith("#| export") for source in code_cells(path)]
+    runs = "".join("e" if kind else "." for kind in kinds)
+    longest = max((len(run) for run in re.findall("e+", runs)), default=0)
+    assert longest <= 6, f"{longest} exported cells in a row without one that shows or tests them"
+
+
+@pytest.mark.parametrize("path", [root() / source for source in STAGES], ids=lambda p: p.stem)
+def test_a_stage_has_one_parameters_cell_and_a_run(path):
+    tagged = [cell for cell in cells(path) if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    for statement in ast.parse(tagged[0]["source"]).body:
+        assert isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant), "the parameters cell holds literals only"
+    run = [cell["source"] for cell in run_cells(cells(path))]
+    assert not any(re.search(r"^\s*(def|class) ", source, re.M) for source in run), "no definition below ## Run"
+    names = {target.id for statement in ast.parse(tagged[0]["source"]).body for target in statement.targets}
+    assert names == {"upstream", "product"} | set(read_stages()[STAGES[path.relative_to(root()).as_posix()]]["params"])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_public_functions_say_what_they_do(path):
+    for source in exported(path):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_") and node.col_offset == 0:
+                assert ast.get_docstring(node), f"{node.name} has no docstring"
+                if isinstance(node, ast.FunctionDef):
+                    assert node.returns is not None, f"{node.name} does not say what it returns"
+
+
+def test_imports_run_one_way():
+    for path in (root() / "og_project").rglob("*.py"):
+        layer = path.relative_to(root() / "og_project").parts[0].removesuffix(".py")
+        if layer.startswith("_"):
+            continue
+        for name in re.findall(r"^(?:from|import) og_project\.(\w+)|^from \.+(\w+)", path.read_text(), re.M):
+            other = name[0] or name[1]
+            assert LAYERS.index(other) <= LAYERS.index(layer), f"{path.name} ({layer}) imports {other}"
+
+
+def test_nothing_happens_at_import():
+    "Modules define; they do not run. (A cell that was exported with its demo once trained a model at import.)"
+    for path in (root() / "og_project").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            bare_call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+            assert not bare_call and not isinstance(node, ast.For | ast.While | ast.With), f"{path.name}:{node.lineno} runs at import"
+
+
+def test_the_platform_never_names_the_example():
+    for name in PLATFORM:
+        place = root() / "og_project" / name
+        for path in [place] if place.suffix else sorted(place.rglob("*.py")):
+            found = re.search(EXAMPLE_WORDS, path.read_text(), re.I)
+            assert not found, f"{path.relative_to(root())} speaks of the example: {found[0]!r}"
+
+
+def test_no_vague_names():
+    for path in (root() / "og_project").rglob("*.py"):
+        assert not re.search(r"utils|helper|manager|misc", path.name)
+        assert not re.search(r"\bdf\d?\b|\bdef process", path.read_text())
+
+
+def test_every_verb_is_explained():
+    text = (root() / "Makefile").read_text()
+    verbs = set(re.findall(r"^([a-z][a-z-]*):", text, re.M))
+    helped = set(re.findall(r"^([a-z][a-z-]*):.*## ", text, re.M))
+    assert verbs == helped
+    readme = (root() / "README.md").read_text()
+    for verb in ["setup", "pipeline", "test", "lint", "export", "dag", "serve", "lab", "mlflow", "bench", "clean"]:
+        assert verb in helped and f"`make {verb}`" in readme, verb
+
+
+def test_every_command_and_setting_is_documented():
+    docs = (root() / "README.md").read_text() + "".join(p.read_text() for p in (root() / "docs").glob("*.md"))
+    from og_project.cli import og
+
+    for name, command in og.commands.items():
+        assert f"og {name}" in docs, f"og {name} is not documented"
+        assert command.help and len(command.help) > 30
+    for name, field in Settings.model_fields.items():
+        inner = getattr(field.annotation, "model_fields", None)
+        for key in [f"{name}.{part}" for part in inner] if inner else [name]:
+            assert f"`{key}`" in docs, f"setting {key} is not documented"
+
+
+def test_no_number_of_this_machine():
+    listed = subprocess.run(["git", "ls-files"], cwd=root(), capture_output=True, text=True, check=True).stdout.split()
+    for name in listed:
+        if name.startswith("requirements"):
+            continue
+        text = (root() / name).read_text(errors="ignore")
+        assert str(root()) not in text or str(root()) == "/", f"{name} holds the absolute path of this checkout"
