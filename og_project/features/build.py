@@ -12,8 +12,8 @@ __all__ = ['Lookups', 'TAXI_MINUTES', 'KEYS', 'KNOWN', 'VALUE', 'COUNTS', 'HORIZ
 # %% ../../nbs/04_features.ipynb #56e45e0a
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import holidays
@@ -126,7 +126,8 @@ def history_sql(
     names = "".join(f"{' AND '.join(f'grouping({c}) = {int(c not in of_key)}' for c in columns)}, '{name}', "
                     for name, of_key in KEYS[event].items())
     return f"""
-        SELECT '{event}' AS event, multiIf({names}'') AS by, concat({', '.join(columns)}) AS key, hour, count() AS flights, sum(value) AS total
+        SELECT '{event}' AS event, multiIf({names}'') AS by, concat({', '.join(columns)}) AS key, hour,
+               count() AS flights, sum(value) AS total
         FROM (SELECT {', '.join(f"ifNull({c}, '') AS {c}" for c in columns)}, assumeNotNull({KNOWN[event]}) AS known,
                      intDiv(toUnixTimestamp(known), 3600) AS hour, {VALUE[event]} AS value
               FROM {records} WHERE sched_dep >= {{since:DateTime64(6, 'UTC')}} - toIntervalDay(1)

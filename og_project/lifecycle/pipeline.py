@@ -90,6 +90,7 @@ def plot_of(name:str, path:str)->dict[str, Any]: # `plot_Y_by_X`
     y, x = name.removeprefix("plot_").split("_by_")
     return {path: {"x": x, "y": y, "title": f"{y} by {x}"}}
 
+# %% ../../nbs/08_pipeline.ipynb #f853e42b
 def is_report(kind:str)->bool:
     "Is a product of this kind for people, and no input of another stage?"
     return kind in ("nb", "pictures") or kind.startswith("plot_")
@@ -169,6 +170,7 @@ def execute(
     with replacing(report) as aside: aside.write_text(HTMLExporter().from_filename(str(executed))[0])
     executed.unlink()
 
+# %% ../../nbs/08_pipeline.ipynb #cbcd920f
 def run(
     name:str,                 # of the stage
     over:dict[str, Any]|None=None, # Parameters for this run, instead of those in `env.yaml`
