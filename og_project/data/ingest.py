@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SOURCE', 'EVENTS', 'ARROW', 'WEATHER', 'arrow_types', 'schema', 'SourceError', 'find_file', 'read_csv',
            'package_folder', 'read_files', 'months', 'read_store', 'reader', 'demo_reader', 'keep', 'records_sql',
-           'checked_sql', 'month_conditions', 'check', 'summary', 'demo_ingest']
+           'checked_sql', 'blocks', 'check', 'summary', 'demo_ingest']
 
 # %% ../../nbs/03_ingest.ipynb #71d1607d
 import importlib.util
@@ -157,7 +157,7 @@ WEATHER = tuple(column for column in SOURCE["weather"] if column not in ("time_h
 def records_sql(
     flights:str,       # Tables, or table functions
     weather:str,
-    where:str="true",  # Which flights
+    where:str="true",  # Which hours
 )->str:
     "SQL: flights with the weather of their hour, as the contract's columns, and the `row` of each among those with its key."
     own = ", ".join(column for column in Outcome.model_fields if column not in ("sched_dep", *WEATHER))
@@ -165,7 +165,8 @@ def records_sql(
         SELECT toDateTime64(time_hour, 6, 'UTC') + toIntervalMinute(minute) AS sched_dep, {own}, {', '.join(WEATHER)},
                row_number() OVER (PARTITION BY {', '.join(KEY)} ORDER BY tuple(flights.*)) AS row
         FROM (SELECT * FROM {flights} WHERE {where}) AS flights
-        ANY LEFT JOIN {weather} AS weather ON flights.origin = weather.origin AND flights.time_hour = weather.time_hour"""
+        ANY LEFT JOIN (SELECT * FROM {weather} WHERE {where}) AS weather
+        ON flights.origin = weather.origin AND flights.time_hour = weather.time_hour"""
 
 # %% ../../nbs/03_ingest.ipynb #1f53afde
 def checked_sql(
@@ -180,12 +181,12 @@ def checked_sql(
     return (f"SELECT {', '.join(Outcome.model_fields)}, {reasons(conditions(Outcome) | of_table)} AS reasons "
             f"FROM ({records}) ORDER BY {', '.join(KEY)}, row SETTINGS join_use_nulls = 1")
 
-# %% ../../nbs/03_ingest.ipynb #727fc913
-def month_conditions(store:Store, flights:str)->list[str]:
-    "SQL conditions that cut the flights into months, those without a time last."
-    found = query(store, f"SELECT DISTINCT toStartOfMonth(time_hour) AS month FROM {flights} ORDER BY month NULLS LAST")
-    firsts = found["month"].cast(pa.date32()).to_pylist()
-    return [f"time_hour >= '{m}' AND time_hour < addMonths(toDate32('{m}'), 1)" if m else "time_hour IS NULL" for m in firsts]
+# %% ../../nbs/03_ingest.ipynb #9186b3cb
+def blocks(store:Store, flights:str)->list[str]:
+    "SQL conditions that cut the hours into quarters of a year, flights without a time last."
+    found = query(store, f"SELECT DISTINCT toStartOfQuarter(time_hour) AS quarter FROM {flights} ORDER BY quarter NULLS LAST")
+    firsts = found["quarter"].cast(pa.date32()).to_pylist()
+    return [f"time_hour >= '{q}' AND time_hour < addMonths(toDate32('{q}'), 3)" if q else "time_hour IS NULL" for q in firsts]
 
 # %% ../../nbs/03_ingest.ipynb #1e1e3c98
 def check(
@@ -201,7 +202,7 @@ def check(
     good, counts = arrow_schema(Outcome), {"read": 0, "accepted": 0, "rejected": 0}
     bad = good.append(pa.field("reasons", pa.string()))
     with ParquetWriter(accepted, good, compression="zstd") as write_good, ParquetWriter(rejected, bad, compression="zstd") as write_bad:
-        for where in month_conditions(store, flights):
+        for where in blocks(store, flights):
             block = query(store, checked_sql(records_sql(flights, weather, where), since, until)).cast(bad)
             is_good = pc.equal(block["reasons"], "")
             parts = {"accepted": block.filter(is_good).select(good.names), "rejected": block.filter(pc.invert(is_good))}

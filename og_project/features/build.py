@@ -6,10 +6,13 @@
 __all__ = ['Lookups', 'TAXI_MINUTES', 'KEYS', 'KNOWN', 'VALUE', 'COUNTS', 'HORIZON', 'WINDOWS', 'REACH', 'CATEGORICAL', 'WEATHER',
            'FEATURES', 'BLOCK', 'local_time', 'hour_of', 'schedule', 'holiday_days', 'calendar', 'write_lookups',
            'read_lookups', 'code', 'at', 'joined', 'plane_and_route', 'history_sql', 'history', 'Tally', 'tally',
-           'mean_of_window', 'recent', 'Features', 'ready', 'build_features', 'dictionaries', 'block', 'build',
+           'mean_of_window', 'recent', 'Features', 'ready', 'build_features', 'dictionaries', 'block', 'ahead', 'build',
            'demo_build']
 
 # %% ../../nbs/04_features.ipynb #56e45e0a
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -240,7 +243,9 @@ def build_features(
     columns = {name: np.where(c < 0, np.nan, c) for name, c in codes.items()}
     columns |= schedule(records) | calendar(records) | plane_and_route(records, features.lookups)
     columns |= {name: records[name].to_numpy() for name in WEATHER} | recent(records, features.tallies)
-    return np.stack([columns[name] for name in FEATURES], axis=1, dtype=np.float32, casting="unsafe")
+    matrix = np.empty((len(records), len(FEATURES)), np.float32, order="F") # by column: Arrow takes them as they are
+    for j, name in enumerate(FEATURES): matrix[:, j] = columns[name]
+    return matrix
 
 # %% ../../nbs/04_features.ipynb #a7844364
 def dictionaries(
@@ -279,6 +284,20 @@ def block(
     columns = {name: rows[name] for name in KEY if name not in FEATURES} | dict(zip(FEATURES, matrix.T, strict=True))
     return pa.table(columns | {TARGET: pc.greater_equal(rows["arr_delay"], late_minutes)})
 
+# %% ../../nbs/04_features.ipynb #3813a07a
+def ahead(
+    function:Callable[..., pa.Table],
+    items:Iterable[tuple], # Arguments of each call
+    depth:int=2,           # Calls under way at once
+)->Iterator[pa.Table]:
+    "The results in the order of the items, computed in threads, never more than `depth` ahead of whoever takes them."
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(depth) as pool:
+        for item in items:
+            if len(waiting) == depth: yield waiting.popleft().result()
+            waiting.append(pool.submit(function, *item))
+        while waiting: yield waiting.popleft().result()
+
 # %% ../../nbs/04_features.ipynb #42969790
 BLOCK = 3 # months
 
@@ -297,7 +316,8 @@ def build(
     fixed = dictionaries(store, records, flights, planes, until)
     first = query(store, f"SELECT min(sched_dep) AS at FROM {records}")["at"][0].as_py()
     cuts = [a for a, _ in months(first, until)][::BLOCK] + [until]
-    written = write(features, (block(store, records, max(first, a - REACH), a, b, fixed, late_minutes) for a, b in pairwise(cuts)))
+    windows = [(store, records, max(first, a - REACH), a, b, fixed, late_minutes) for a, b in pairwise(cuts)]
+    written = write(features, ahead(block, windows))
     recent = history(store, records, until - timedelta(days=lookup_days), until, late_minutes)
     in_order = [(name, "ascending") for name in ("event", "by", "key", "hour")]
     write_lookups(lookups, fixed | recent | {"history": recent["history"].sort_by(in_order)})
