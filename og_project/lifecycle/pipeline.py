@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'read_env', 'read_stages', 'resolve', 'run_cells', 'imported', 'module_file', 'notebook_code',
-           'dependencies', 'plot_of', 'is_report', 'dvc_stage', 'dvc_yaml', 'RunEngine', 'ploomber_executor',
-           'StageError', 'execute', 'run']
+           'dependencies', 'plot_of', 'is_report', 'dvc_stage', 'dvc_yaml', 'execute_cell', 'RunEngine',
+           'ploomber_executor', 'StageError', 'execute', 'run']
 
 # %% ../../nbs/08_pipeline.ipynb #a6baf252
 import ast
@@ -120,14 +120,36 @@ def dvc_yaml(
     spec = {"stages": {name: dvc_stage(name, stages, folder) for name in stages}, "plots": plots}
     return "# Generated from pipeline.yaml by `make dag`; do not edit.\n" + yaml.safe_dump(spec, sort_keys=False, width=120)
 
-# %% ../../nbs/08_pipeline.ipynb #9b3a3709
+# %% ../../nbs/08_pipeline.ipynb #3925d7e5
+def execute_cell(
+    shell:Any,   # nbdev's shell
+    cell:Any,    # of a notebook; gets its outputs
+    count:int,   # Its number among the executed
+)->bool:         # Did it go well?
+    "Execute one cell and keep what it shows."
+    import nbformat
+    cell.execution_count = count
+    cell.outputs = nbformat.from_dict(shell.run(cell.source))
+    return not shell.exc
+
 class RunEngine:
-    "Papermill's own engine, for the part of a notebook that a pipeline executes. No subclass: papermill loads this while it is imported."
+    "The papermill engine of the pipeline. (No subclass of papermill's: papermill loads this while it is itself being imported.)"
     @classmethod
-    def execute_notebook(cls, nb, kernel_name, **kwargs):
-        from papermill.engines import NBClientEngine
+    def execute_notebook(cls, nb, kernel_name, output_path=None, progress_bar=True, **_):
+        from execnb.shell import CaptureShell
+        from papermill.engines import NotebookExecutionManager
         nb.cells = run_cells(nb.cells)
-        return NBClientEngine.execute_notebook(nb, kernel_name, extra_arguments=["--log-level=ERROR"], **kwargs)
+        manager, shell = NotebookExecutionManager(nb, output_path=output_path, progress_bar=progress_bar), CaptureShell()
+        manager.notebook_start()
+        for count, cell in enumerate(nb.cells, 1):
+            manager.cell_start(cell, count - 1)
+            good = cell.cell_type != "code" or execute_cell(shell, cell, count)
+            if not good: manager.cell_exception(cell, count - 1)
+            manager.cell_complete(cell, count - 1)
+            if not good: break
+        manager.cleanup_pbar()
+        manager.notebook_complete()
+        return nb
 
     @classmethod
     def nb_kernel_name(cls, nb, name=None): return name or nb.metadata.kernelspec.name
