@@ -10,6 +10,7 @@ __all__ = ['PACKAGE', 'read_env', 'read_stages', 'resolve', 'run_cells', 'import
 # %% ../../nbs/08_pipeline.ipynb #a6baf252
 import ast
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,7 @@ def execute(
     folder:Path,              # to run in
 )->None:
     "Run a notebook and leave a report. Raises `StageError`, and leaves the half-executed notebook beside the report."
+    sys.modules.setdefault("rfc3987_syntax", None) # type: ignore[arg-type] # jsonschema would compile a grammar of URIs: 1.2 s
     import papermill
     from nbconvert import HTMLExporter
     executed = report.with_suffix(".ipynb")
