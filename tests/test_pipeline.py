@@ -85,6 +85,7 @@ def test_editing_prose_re_runs_nothing_in_ploomber(project):
 def test_editing_a_feature_re_runs_what_follows_and_nothing_before(project):
     edit(project, "04_features.ipynb", "np.minimum(distance, 10)", "np.minimum(distance, 9)")
     project.run("nbdev_export")
+    assert "Source code" in project.run("ploomber", "status").stdout
     stale = project.run("dvc", "status", "--json").stdout
     assert set(json.loads(stale)) == {"features", "train", "evaluate"}
     edit(project, "04_features.ipynb", "np.minimum(distance, 9)", "np.minimum(distance, 10)")
@@ -159,9 +160,16 @@ def test_a_registered_version_says_where_it_came_from(project):
     assert {run.data.tags["stage"] for run in nested} == set(read_stages())
     files = {item.path for run in nested for item in mlflow.list_artifacts(run.info.run_id)}
     assert {"03_ingest.html", "04_features.html", "06_train.html", "07_evaluate.html", "pictures"} <= files
+    # what was set on a command line is recorded as it was, whatever env.yaml says
+    project.run("og", "run", "train", "-p", "seed", "3")
+    project.run("og", "run", "evaluate")
+    project.run("og", "register")
+    newest = mlflow.search_model_versions("name='og_project'", order_by=["version_number DESC"])[0]
+    assert mlflow.get_run(newest.run_id).data.params["seed"] == "3" and parent.data.params["seed"] == "1"
+    project.run("dvc", "checkout", "--force")
     # the same model again is the same version
     assert f"version {version.version}" in project.run("og", "register").stdout
-    assert len(mlflow.search_model_versions("name='og_project'")) == 1
+    assert len(mlflow.search_model_versions("name='og_project'")) == 2
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def test_create_append_query(store):
         create(store, SCHEMA)  # may run again
     assert query(store, "SELECT * FROM trees").num_rows == 0
     append(store, "trees", TREES)
-    assert query(store, "SELECT * FROM trees ORDER BY rings").equals(query(store, "SELECT * FROM trees ORDER BY rings"))
+    assert query(store, "SELECT * FROM trees ORDER BY rings").to_pydict() == TREES.to_pydict()
     assert query(store, "SELECT kind, height FROM trees WHERE rings > {r:Int64}", {"r": 2}).sort_by("kind").to_pydict() == {
         "kind": ["ash", "oak"], "height": [None, 1.5],
     }

@@ -91,7 +91,7 @@ def package_folder()->Path:
 
 def read_files(
     folder:Path,  # Raw CSV files
-    every:int=1,  # Keep each so-many-th row of the tables that are not dictionaries
+    every:int=1,  # Keep each so-many-th flight
 )->Callable[[str], Iterator[pa.Table]]:
     "A reader of raw files: gives the blocks of a table by its name."
     def read(table:str)->Iterator[pa.Table]:
@@ -136,7 +136,11 @@ def reader(
     if config.source == "store":
         password = config.store.password.get_secret_value() if config.store.password else None
         return read_store(connect(anchored(config.store.url), password, config.store.timeout), since, until)
-    return read_files(package_folder() if config.source == "package" else root()/config.source)
+    folder = package_folder() if config.source == "package" else (root()/config.source).resolve()
+    made = (root()/"data").resolve()
+    if folder.is_relative_to(made) or made.is_relative_to(folder):
+        raise SourceError(f"setting source={config.source}: {folder} is, or holds, what the pipeline replaces; keep raw files elsewhere")
+    return read_files(folder)
 
 def demo_reader()->Callable[[str], Iterator[pa.Table]]:
     "A reader of the demo frame: every fortieth flight of the year, about 8,400 of them."

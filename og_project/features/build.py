@@ -313,6 +313,8 @@ def build(
     lookup_days:int=14, # Days of history that travel with the model
 )->int:                 # Rows
     "Build every feature of every record before `until`, and the lookups for the service. Raises `StoreError`."
+    if timedelta(days=lookup_days) < REACH:
+        raise ValueError(f"lookup_days={lookup_days}: the service needs {REACH.days} days of history to see what training saw")
     fixed = dictionaries(store, records, flights, planes, until)
     first = query(store, f"SELECT min(sched_dep) AS at FROM {records}")["at"][0].as_py()
     cuts = [a for a, _ in months(first, until)][::BLOCK] + [until]

@@ -11,6 +11,7 @@ __all__ = ['PACKAGE', 'read_env', 'read_stages', 'resolve', 'run_cells', 'import
 import ast
 import json
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,13 @@ def imported(
     source:str,    # Python code
     module:str,    # Dotted name of the module that it is, or of the package: what a relative import is relative to
 )->set[str]:       # Dotted names
-    "The modules of its own package that some code imports."
+    "What some code imports of its own package: modules, and names that may be modules."
     package = module.split(".")
     def absolute(node:ast.ImportFrom)->str:
         return ".".join([*package[:len(package) - node.level], node.module or ""]) if node.level else node.module or ""
     nodes = list(ast.walk(ast.parse(source)))
-    names = {absolute(node) for node in nodes if isinstance(node, ast.ImportFrom)}
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    names = {absolute(node) for node in froms} | {f"{absolute(node)}.{alias.name}" for node in froms for alias in node.names}
     names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     return {name for name in names if name.split(".")[0] == package[0]}
 
@@ -77,11 +79,12 @@ def dependencies(
     folder:Path,   # the project's
 )->list[str]:      # Files, relative to the project
     "The modules that a stage's run uses, directly or not; and `config` if it asks for settings itself."
-    direct = imported(notebook_code(notebook), PACKAGE)
+    def modules(source:str, module:str)->set[str]: return {m for m in imported(source, module) if (folder/module_file(m)).exists()}
+    direct = modules(notebook_code(notebook), PACKAGE)
     found, todo = set(direct), list(direct)
     while todo:
         module = todo.pop()
-        new = imported((folder/module_file(module)).read_text(), module) - found
+        new = modules((folder/module_file(module)).read_text(), module) - found
         found, todo = found | new, todo + sorted(new)
     return sorted(map(module_file, found)) + (["config"] if f"{PACKAGE}.config" in direct else [])
 
@@ -150,6 +153,7 @@ class RunEngine:
             if not good: break
         manager.cleanup_pbar()
         manager.notebook_complete()
+        if isinstance(shell.exc, SystemExit): raise StageError("a cell called exit: a stage ends by publishing its products")
         return nb
 
     @classmethod
@@ -160,13 +164,16 @@ class RunEngine:
 
 # %% ../../nbs/08_pipeline.ipynb #a2e59f65
 def ploomber_executor()->Any: # Ploomber's own serial executor
-    "Teach Ploomber that prose is not code, and give it the executor that it has anyway."
+    "Teach Ploomber that prose is no code and that imported modules are, and give it the executor that it has anyway."
     from ploomber.executors import Serial
     from ploomber.sources import NotebookSource
 
     def code(source:Any)->str:
         source._read_nb_str_unrendered()
-        return "\n".join(cell.source for cell in source._nb_obj_unrendered.cells if cell.cell_type == "code")
+        cells = [cell.source for cell in source._nb_obj_unrendered.cells if cell.cell_type == "code"]
+        paths = [root()/name for name in dependencies(Path(source.loc), root())]
+        files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+        return "\n".join(cells + [f"{file.name} {sha256(file.read_bytes()).hexdigest()}" for file in files])
     NotebookSource.__str__ = code
     return Serial()
 
@@ -184,6 +191,7 @@ def execute(
     sys.modules.setdefault("rfc3987_syntax", None) # type: ignore[arg-type] # jsonschema would compile a grammar of URIs: 1.2 s
     import papermill
     from nbconvert import HTMLExporter
+    if sys.modules["rfc3987_syntax"] is None: del sys.modules["rfc3987_syntax"]
     executed = report.with_suffix(".ipynb")
     report.parent.mkdir(parents=True, exist_ok=True)
     try: papermill.execute_notebook(notebook, executed, parameters, engine_name="papermill", cwd=folder, log_output=False)

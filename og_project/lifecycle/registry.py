@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['CHAMPION', 'MODEL_DATA', 'RegistryError', 'client', 'experiment', 'commit', 'data_hash', 'flat', 'products', 'only',
-           'recording', 'record_curve', 'record_stage', 'locked_requirements', 'record_model', 'record', 'reached',
-           'suppress_existing', 'versions', 'register', 'champion', 'promote', 'fetch']
+           'made_with', 'recording', 'record_curve', 'record_stage', 'locked_requirements', 'record_model', 'record',
+           'redacted', 'reached', 'suppress_existing', 'versions', 'register', 'champion', 'promote', 'fetch']
 
 # %% ../../nbs/09_registry.ipynb #1c9cbc09
 import csv
 import json
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from mlflow.exceptions import MlflowException
 
 from ..config import ProjectError, Settings, anchored, root
 from .pipeline import read_env, read_stages, resolve
-from ..model.estimator import checksums, verify
+from ..model.estimator import ModelError, checksums, verify
 from ..store import replacing
 
 # %% ../../nbs/09_registry.ipynb #af325689
@@ -83,6 +84,12 @@ def only(kind:str)->Path:
     if not path.exists(): raise RegistryError(f"{path} is not there: run the pipeline first (`make pipeline`)")
     return path
 
+# %% ../../nbs/09_registry.ipynb #3666b61a
+def made_with()->dict[str, Any]: # `until`, `seed`, and the learner's parameters
+    "The parameters that the pipeline's model was made with."
+    encoder = json.loads((only("model")/"encoder.json").read_text())
+    return {"until": encoder["until"], "seed": encoder["seed"], **encoder["params"]}
+
 # %% ../../nbs/09_registry.ipynb #ff4de4a5
 @contextmanager
 def recording(
@@ -118,7 +125,8 @@ def record_stage(
     "The nested run of one stage."
     made = {kind: root()/path for kind, path in stage["product"].items()}
     with recording(mlflow, experiment_id, name, {"mlflow.parentRunId": parent, "stage": name}) as run:
-        params = [Param(key, str(value)) for key, value in resolve(stage["params"], read_env()).items()]
+        values_of_run = {name: value for name, value in made_with().items() if name in stage["params"]}
+        params = [Param(key, str(value)) for key, value in (resolve(stage["params"], read_env()) | values_of_run).items()]
         values = flat(json.loads(made["metrics"].read_text())) if "metrics" in made else {}
         mlflow.log_batch(run, params=params, metrics=[Metric(key, value, 0, 0) for key, value in values.items()])
         for kind, path in made.items():
@@ -130,9 +138,10 @@ def record_stage(
 MODEL_DATA = "model/data/model" # where our folder lies within the parent run's artifacts
 
 def locked_requirements()->list[str]: # "numpy==2.4.6 ; python_full_version < '3.12'"
-    "The runtime requirements as locked, without hashes."
+    "The runtime requirements as locked, without hashes; and pandas, which MLflow's python functions are called with."
     lines = (root()/"requirements.txt").read_text().splitlines()
-    return [line.removesuffix("\\").strip() for line in lines if "==" in line]
+    lines += [line for line in (root()/"requirements-dev.txt").read_text().splitlines() if line.startswith("pandas==")]
+    return list(dict.fromkeys(line.removesuffix("\\").strip() for line in lines if "==" in line))
 
 def record_model(
     mlflow:MlflowClient,
@@ -157,8 +166,9 @@ def record(
     "Record the last run of the pipeline: one parent run, a nested run for each stage."
     place, folder = experiment(mlflow, config), only("model")
     stages, metrics = read_stages(), json.loads(only("metrics").read_text())
-    with recording(mlflow, place, f"pipeline until {read_env()['until']}", about) as run:
-        mlflow.log_batch(run, params=[Param(name, str(value)) for name, value in (read_env() | config.model).items()],
+    params = read_env() | made_with()
+    with recording(mlflow, place, f"pipeline until {params['until']}", about) as run:
+        mlflow.log_batch(run, params=[Param(name, str(value)) for name, value in params.items()],
                          metrics=[Metric(name, value, 0, 0) for name, value in flat(metrics["model"]).items()])
         source = json.dumps({"contour": config.contour, "source": config.source})
         mlflow.log_inputs(run, [DatasetInput(Dataset("records", about["data_sha256"][:36], config.source, source))])
@@ -166,13 +176,17 @@ def record(
         record_model(mlflow, run, folder)
     return mlflow.get_run(run)
 
-# %% ../../nbs/09_registry.ipynb #50765599
+# %% ../../nbs/09_registry.ipynb #b9cd0d95
+def redacted(text:str)->str:
+    "A URL, or a text that holds one, without the user and password of it."
+    return re.sub(r"//[^/@\s]+@", "//***@", text)
+
 @contextmanager
 def reached(config:Settings)->Iterator[None]:
     "Turn what MLflow raises into one `RegistryError` line that names the server."
     try: yield
     except MlflowException as e:
-        raise RegistryError(f"MLflow at {config.mlflow.tracking_uri}: {str(e).splitlines()[0][:300]}") from None
+        raise RegistryError(f"MLflow at {redacted(config.mlflow.tracking_uri)}: {redacted(str(e).splitlines()[0][:300])}") from None
 
 @contextmanager
 def suppress_existing()->Iterator[None]:
@@ -194,7 +208,7 @@ def register(config:Settings)->ModelVersion:
         fingerprint = verify(folder)
         known = [v for v in versions(mlflow, config) if v.tags.get("fingerprint") == fingerprint]
         if known: return known[0]
-        about = {"git_commit": commit(), "data_sha256": data_hash(), "fingerprint": fingerprint, "until": str(read_env()["until"])}
+        about = {"git_commit": commit(), "data_sha256": data_hash(), "fingerprint": fingerprint, "until": str(made_with()["until"])}
         run = record(mlflow, config, about)
         with suppress_existing(): mlflow.create_registered_model(config.mlflow.model)
         tags = about | {name: f"{value:.6g}" for name, value in run.data.metrics.items()}
@@ -226,7 +240,9 @@ def fetch(
 )->Path:       # The model folder, verified
     "Download a version. Raises `RegistryError`, or `ModelError` if what came is not what was registered."
     folder = into/str(version.version)
-    if folder.exists() and verify(folder) == version.tags.get("fingerprint"): return folder
+    try:
+        if verify(folder) == version.tags.get("fingerprint"): return folder
+    except ModelError: pass # not there, or damaged: fetched again
     with reached(config), tempfile.TemporaryDirectory() as place, replacing(folder) as aside:
         move(client(config).download_artifacts(version.run_id or "", MODEL_DATA, place), aside)
         if verify(aside) != version.tags.get("fingerprint"):

@@ -18,6 +18,7 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
+from pydantic import ValidationError
 
 from ..config import ProjectError
 from ..data.contract import TARGET, Answer, Record, answer
@@ -128,7 +129,8 @@ def answers(columns:dict[str, np.ndarray])->list[dict[str, Any]]:
 def check_golden(model:Model, folder:Path)->int: # How many rows
     "Ask the model its golden rows. Raises `ModelError` if one gets another answer than it got when the model was made."
     golden = json.loads((folder/"golden.json").read_text())
-    given = answers(predict(model, rows_table(Record(**row["record"]) for row in golden)))
+    try: given = answers(predict(model, rows_table(Record(**row["record"]) for row in golden)))
+    except ValidationError as e: raise ModelError(f"{folder}: made for another contract: {e.errors()[0]['loc']}") from None
     for row, now in zip(golden, given, strict=True):
         same = all(np.isclose(row["answer"][name], value, rtol=1e-6, atol=1e-9) for name, value in now.items())
         if not same: raise ModelError(f"{folder}: a golden row is answered {now} and was {row['answer']}: not the same model or libraries")

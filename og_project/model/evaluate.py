@@ -137,7 +137,7 @@ def slices(
 # %% ../../nbs/07_evaluate.ipynb #18cb0db8
 LIMITS = """- Flights out of EWR, JFK and LGA in 2013; another year or city needs another training.
 - Weather is what was measured in the scheduled hour: a forecast will be a little worse, and the quality with it.
-- Asked an hour before departure, with lookups that are fresh. With stale ones it falls back towards the schedule (see Train: 0.69).
+- Asked an hour before departure, with lookups that are fresh. Later flights get the last hours that the lookups know: not measured.
 - Cancelled and diverted flights have no outcome and are not part of the quality."""
 
 def markdown_table(frame:pd.DataFrame)->str:

@@ -36,7 +36,8 @@ def load_champion(config:Settings)->Served|None: # `None`: there is no champion 
     if version is None: return None
     folder = fetch(config, version, root()/"models"/"versions")
     model = load(folder)
-    log.info("serving version %s, %d golden rows answered as they were", version.version, check_golden(model, folder))
+    golden = check_golden(model, folder)
+    log.info("serving version %s, %d golden rows answered as they were", version.version, golden)
     return Served(model, str(version.version))
 
 # %% ../../nbs/11_serve.ipynb #29f84caf
