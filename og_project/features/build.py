@@ -267,7 +267,9 @@ def dictionaries(
     }
     return {name: query(store, f"SELECT * FROM ({sql}) ORDER BY ALL", {"until": until}) for name, sql in asked.items()}
 
-# %% ../../nbs/04_features.ipynb #06d3d230
+# %% ../../nbs/04_features.ipynb #42969790
+BLOCK = 3 # months
+
 def block(
     store:Store,
     records:str,      # A table, or a table function
@@ -298,9 +300,7 @@ def ahead(
             waiting.append(pool.submit(function, *item))
         while waiting: yield waiting.popleft().result()
 
-# %% ../../nbs/04_features.ipynb #42969790
-BLOCK = 3 # months
-
+# %% ../../nbs/04_features.ipynb #eeef1abe
 def build(
     store:Store,
     records:str,        # Tables, or table functions
