@@ -136,6 +136,7 @@ def execute_cell(
     cell.outputs = nbformat.from_dict(shell.run(cell.source))
     return not shell.exc
 
+# %% ../../nbs/08_pipeline.ipynb #9b3a3709
 class RunEngine:
     "The papermill engine of the pipeline. (No subclass of papermill's: papermill loads this while it is itself being imported.)"
     @classmethod
