@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from shutil import copytree, move
 from typing import Any
@@ -26,7 +27,7 @@ from mlflow.exceptions import MlflowException
 
 from ..config import ProjectError, Settings, anchored, root
 from .pipeline import read_env, read_stages, resolve
-from ..model.estimator import ModelError, checksums, verify
+from ..model.estimator import ModelError, verify
 from ..store import replacing
 
 # %% ../../nbs/09_registry.ipynb #af325689
@@ -58,8 +59,7 @@ def commit()->str: # SHA, with "-dirty" if files differ from it; "unknown" outsi
 
 def data_hash()->str:
     "One SHA-256 for all the records that the pipeline accepted."
-    records = root()/read_stages()["ingest"]["product"]["records"]
-    return checksums(records.parent)[records.name]
+    return sha256(only("records").read_bytes()).hexdigest()
 
 def flat(
     values:dict[str, Any], # nested
