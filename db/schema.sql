@@ -59,3 +59,47 @@ CREATE TABLE IF NOT EXISTS airlines (
 ) ENGINE = MergeTree
 ORDER BY (carrier)
 SETTINGS non_replicated_deduplication_window = 100;
+
+CREATE TABLE IF NOT EXISTS predictions (
+    prediction_id String,
+    request_id String,
+    predicted_at DateTime64(6, 'UTC'),
+    model_version String,
+    lookups_until DateTime64(6, 'UTC'),
+    sched_dep DateTime64(6, 'UTC'),
+    sched_arr_time Int64,
+    carrier String,
+    flight Int64,
+    tailnum Nullable(String),
+    origin String,
+    dest String,
+    temp Nullable(Float64),
+    dewp Nullable(Float64),
+    humid Nullable(Float64),
+    wind_dir Nullable(Float64),
+    wind_speed Nullable(Float64),
+    wind_gust Nullable(Float64),
+    precip Nullable(Float64),
+    pressure Nullable(Float64),
+    visib Nullable(Float64),
+    probability Float64,
+    late Bool,
+    features Array(Float32),
+    INDEX by_id prediction_id TYPE bloom_filter(0.001) GRANULARITY 4
+) ENGINE = MergeTree
+PARTITION BY toYYYYMM(predicted_at)
+ORDER BY (predicted_at, prediction_id)
+TTL toDateTime(predicted_at) + toIntervalDay(365)
+SETTINGS non_replicated_deduplication_window = 10000;
+
+CREATE TABLE IF NOT EXISTS feedback (
+    prediction_id String,
+    outcome Bool,
+    received_at DateTime64(6, 'UTC'),
+    request_id String,
+    INDEX by_id prediction_id TYPE bloom_filter(0.001) GRANULARITY 4
+) ENGINE = MergeTree
+PARTITION BY toYYYYMM(received_at)
+ORDER BY (prediction_id, received_at)
+TTL toDateTime(received_at) + toIntervalDay(365)
+SETTINGS non_replicated_deduplication_window = 10000;

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['TYPES', 'ARROW', 'BOUNDS', 'RETRY', 'remove', 'recover', 'swap', 'replacing', 'drafts', 'publish', 'properties',
            'columns', 'arrow_schema', 'quoted', 'conditions', 'reasons', 'StoreError', 'Store', 'one_line', 'explained',
-           'connect_embedded', 'connect_server', 'connect', 'query', 'parquet', 'write', 'statements', 'create',
-           'create_views', 'append', 'ddl']
+           'files', 'connect_embedded', 'connect_server', 'connect', 'query', 'parquet', 'write', 'statements',
+           'create', 'create_views', 'sync', 'append_file', 'append', 'ddl']
 
 # %% ../nbs/01_store.ipynb #a7bbda91
+import os
 import re
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import cast
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
@@ -158,7 +160,7 @@ class StoreError(ProjectError):
 @dataclass(frozen=True)
 class Store:
     "An open ClickHouse engine, made by `connect`; safe to share between threads, to be opened anew in each process."
-    client: Client = field(repr=False)
+    client: Client = field(repr=False) # `None` if it was opened for appending files only
     place: str                 # where it is, for people: no password in it
     folder: Path | None = None # of the tables' files, if the engine is embedded
 
@@ -177,7 +179,11 @@ def explained(
     except (ClickHouseError, OSError) as e:
         raise StoreError(f"ClickHouse at {place}: {one_line(str(e), 600)} [while: {one_line(what)}]") from None
 
-# %% ../nbs/01_store.ipynb #fc9404d9
+# %% ../nbs/01_store.ipynb #93ef141b
+def files(folder:Path)->Store: # Folder of the tables' files
+    "An embedded store that is only appended to, which needs no engine: a batch is a file."
+    return Store(cast(Client, None), f"chdb://{folder}", folder)
+
 def connect_embedded(folder:Path|None)->Store: # Folder of the tables' files; `None`: a store without tables
     "An engine in this process. It keeps nothing of its own: tables are views over Parquet files."
     database = f"og_{uuid4().hex}" # engines of one process share a catalogue, so each has a database of its own
@@ -206,9 +212,11 @@ def connect(
     url:str="chdb://",        # `chdb://FOLDER`, or `http[s]://USER@HOST:PORT/DATABASE`
     password:str|None=None,   # for a server
     timeout:float=30,         # seconds for one query
+    engine:bool=True,         # False: only for `append`; an embedded store then starts no engine
 )->Store:
     "Open the store that a URL names. Raises `StoreError` for another URL, and when a server cannot be reached."
     scheme = url.split("://")[0]
+    if scheme == "chdb" and not engine: return files(Path(url[7:]))
     if scheme == "chdb": return connect_embedded(Path(url[7:]) if url[7:] else None)
     if scheme in ("http", "https"): return connect_server(url, password, timeout)
     raise StoreError("store.url: it begins with chdb://, http:// or https://")
@@ -275,6 +283,21 @@ def create_views(store:Store, tables:Path, schema:str)->None:
         files, structure = quoted(f"{folder.resolve()}/*.parquet"), quoted(", ".join(table["columns"]))
         store.client.command(f"CREATE OR REPLACE VIEW {table['table']} AS SELECT * FROM file({files}, Parquet, {structure})")
 
+# %% ../nbs/01_store.ipynb #a535946f
+def sync(path:Path)->None: # A file, or a folder: then the names in it
+    "Wait until the disk has it."
+    descriptor = os.open(path, os.O_RDONLY)
+    try: os.fsync(descriptor)
+    finally: os.close(descriptor)
+
+def append_file(path:Path, rows:pa.Table)->None:
+    "Write a batch under its name, unless it is there already."
+    if path.exists(): return
+    with explained(str(path.parent), f"{path.name}"), replacing(path) as aside:
+        write(aside, rows)
+        sync(aside)
+    sync(path.parent)
+
 # %% ../nbs/01_store.ipynb #a2e1e79e
 def append(
     store:Store,
@@ -283,10 +306,7 @@ def append(
     token:str|None=None, # Names this batch: a batch appended twice under one token is there once
 )->None:
     "Add a batch of rows. It is repeated after a lost connection only with a token, because only then nothing doubles. Raises `StoreError`."
-    if store.folder:
-        file = Path(store.folder, table, f"{token or uuid4().hex}.parquet")
-        if not file.exists(): write(file, rows)
-        return
+    if store.folder: return append_file(Path(store.folder, table, f"{token or uuid4().hex}.parquet"), rows)
     settings = {"insert_deduplication_token": token} if token else None
     insert = partial(store.client.insert_arrow, table, rows, settings=settings)
     with explained(store.place, f"INSERT INTO {table} ({rows.num_rows} rows)"): RETRY(insert) if token else insert()
@@ -296,8 +316,12 @@ def ddl(
     name:str,               # of the table
     columns:dict[str, str], # Column -> ClickHouse type
     order_by:tuple[str, ...], # The sorting key
+    month:str|None=None,    # Column of time: a part holds one month of it
+    ttl:str|None=None,      # A row goes when this moment has passed
+    window:int=100,         # Insert tokens that are remembered: a batch sent again within them is there once
 )->str:
-    "The statement that creates a MergeTree of these columns; its last hundred insert tokens are remembered."
+    "The statement that creates a MergeTree of these columns."
     lines = ",\n".join(f"    {column} {kind}" for column, kind in columns.items())
-    return (f"CREATE TABLE IF NOT EXISTS {name} (\n{lines}\n) ENGINE = MergeTree\nORDER BY ({', '.join(order_by)})\n"
-            "SETTINGS non_replicated_deduplication_window = 100;\n")
+    partition, end = f"PARTITION BY toYYYYMM({month})\n" if month else "", f"TTL {ttl}\n" if ttl else ""
+    return (f"CREATE TABLE IF NOT EXISTS {name} (\n{lines}\n) ENGINE = MergeTree\n{partition}ORDER BY ({', '.join(order_by)})\n{end}"
+            f"SETTINGS non_replicated_deduplication_window = {window};\n")

@@ -1,14 +1,20 @@
 "What the tests share: real products, a real copy of the project, real servers."
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
@@ -16,10 +22,11 @@ import pytest
 
 from og_project.config import root
 from og_project.data import ingest
-from og_project.data.contract import moment
+from og_project.data.contract import Record, moment
 from og_project.features import build
 from og_project.model import estimator, train
-from og_project.store import connect, parquet
+from og_project.serving.journal import schema_sql
+from og_project.store import connect, create, parquet, query
 
 ENVIRONMENT = {"PLOOMBER_STATS_ENABLED": "false", "DVC_NO_ANALYTICS": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
 PARAMS = {"objective": "binary", "num_leaves": 31, "num_boost_round": 60, "num_threads": 2}
@@ -49,12 +56,35 @@ class Project:
 
     folder: Path
 
-    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
-        "Run a command of the environment in the copy; its output is shown when it should have worked and did not."
+    def environment(self, more: dict[str, str]) -> dict[str, str]:
+        "The environment variables of a command in the copy."
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("OG_")}
-        env = clean | ENVIRONMENT | {"PATH": path, "PYTHONPATH": str(self.folder), "OG_ROOT": str(self.folder)} | environment
-        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True)
+        return clean | ENVIRONMENT | {"PATH": path, "PYTHONPATH": str(self.folder), "OG_ROOT": str(self.folder)} | more
+
+    @contextmanager
+    def start(self, *command: str, log: Path | None = None, **more: str) -> Iterator[subprocess.Popen]:
+        "Run a command in the background, as the leader of its own group, until the block ends."
+        with (log or Path(os.devnull)).open("ab") as out:
+            process = subprocess.Popen(command, cwd=self.folder, env=self.environment(more), start_new_session=True, stdout=out, stderr=out)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(60)
+
+    @contextmanager
+    def serving(self, log: Path | None = None, **more: str) -> Iterator[str]:
+        "The service of the copy, ready to answer; gives its URL."
+        port = free_port()
+        with self.start("og", "serve", log=log, OG_SERVE__PORT=str(port), **more) as process:
+            wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200, process)
+            yield f"http://127.0.0.1:{port}"
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
+        "Run a command of the environment in the copy; its output is shown when it should have worked and did not."
+        done = subprocess.run(command, cwd=self.folder, env=self.environment(environment), capture_output=True, text=True)
         assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -93,11 +123,120 @@ def small_project(folder: Path, every: int = 5) -> Project:
     return project
 
 
+@dataclass
+class Site:
+    "A place where the service runs: its own journal, store and models, with no registry to reach unless one is named."
+
+    folder: Path
+    settings: dict[str, str]
+    port: int = 0
+    process: subprocess.Popen | None = None
+    url = property(lambda self: f"http://127.0.0.1:{self.port}")
+    log = property(lambda self: self.folder / "log")
+
+    def start(self, ready: bool = True, **more: str) -> "Site":
+        "Start the service, and wait until it is ready to answer."
+        self.port = self.port or free_port()
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("OG_")}
+        env = clean | ENVIRONMENT | {"OG_ROOT": str(self.folder), "PYTHONPATH": str(root()), "OG_SERVE__PORT": str(self.port)} | self.settings | more
+        with self.log.open("ab") as log:
+            command = [Path(sys.executable).parent / "og", "serve"]
+            self.process = subprocess.Popen(command, cwd=self.folder, env=env, start_new_session=True, stdout=log, stderr=log)
+        path = "/health/ready" if ready else "/health/live"
+        wait_until(lambda: httpx.get(self.url + path).status_code == 200, self.process)
+        return self
+
+    def kill(self, signal_: int = signal.SIGKILL) -> int:
+        "Send a signal to all of its processes, and wait until they are gone."
+        os.killpg(self.process.pid, signal_)
+        return self.process.wait(60)
+
+    def stop(self) -> int:
+        "Let it drain."
+        return self.kill(signal.SIGTERM) if self.process and self.process.poll() is None else 0
+
+    def lines(self) -> list[dict]:
+        "What it logged."
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def stored(self, sql: str = "SELECT * FROM predictions") -> list[dict]:
+        "What its store holds."
+        store = connect(f"chdb://{self.folder / 'data'}")
+        create(store, schema_sql())
+        return query(store, sql).to_pylist()
+
+
+def model_folder(real: dict[str, Path], folder: Path, **encoder: Any) -> Path:
+    "A complete model: the fitted one with its reference, and what its encoder shall say."
+    features = pq.read_table(real["features"]).slice(100_000, 5000)
+    matrix = np.stack([features[name].to_numpy() for name in build.FEATURES], axis=1)
+    shutil.copytree(real["fitted"], folder)
+    estimator.write_reference(folder, matrix, estimator.scores(estimator.load(real["fitted"]).booster, matrix))
+    if encoder:
+        (folder / "encoder.json").write_text(json.dumps(json.loads((folder / "encoder.json").read_text()) | encoder))
+        golden = json.loads((folder / "golden.json").read_text())
+        for row in golden:
+            row["answer"]["late"] = row["answer"]["probability"] >= encoder["threshold"]
+        (folder / "golden.json").write_text(json.dumps(golden))
+    estimator.seal(folder)
+    return folder
+
+
+@pytest.fixture
+def site(real, tmp_path) -> Iterator[Site]:
+    "A place with a model on its disk, not started yet."
+    made = make_site(real, tmp_path / "site")
+    yield made
+    if made.process and made.process.poll() is None:
+        made.kill()
+
+
+def make_site(real: dict[str, Path], folder: Path, **settings: str) -> Site:
+    "A folder that the service can start in."
+    for name in ("config", "page"):
+        shutil.copytree(root() / name, folder / name)
+    shutil.copy(root() / "settings.ini", folder)
+    made = model_folder(real, folder / "models/versions/1")
+    about = {"name": "og_project", "version": "1", "run_id": "", "tags": {"roc_auc": "0.7", "fingerprint": estimator.verify(made)}}
+    (folder / "models/versions/champion.json").write_text(json.dumps(about))
+    quick = {"OG_MLFLOW__TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "OG_JOURNAL__SHIP_SECONDS": "0.2"}
+    return Site(folder, quick | settings)
+
+
+@pytest.fixture(scope="module")
+def running(real, tmp_path_factory) -> Iterator[Site]:
+    "One running service for the tests of a module."
+    made = make_site(real, tmp_path_factory.mktemp("running") / "site").start()
+    yield made
+    assert made.stop() in (0, -signal.SIGTERM)  # uvicorn drains, then ends by the signal that it was sent
+
+
+@pytest.fixture(scope="session")
+def records(real) -> list[dict]:
+    "A thousand real records, as JSON."
+    rows = pq.read_table(real["records"], columns=list(Record.model_fields)).slice(300_000, 1000).to_pylist()
+    return [Record(**row).model_dump(mode="json") for row in rows]
+
+
 def free_port() -> int:
     "A port that nobody listens on."
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def wait_until(true: Callable[[], bool], process: subprocess.Popen | None = None, seconds: float = 60) -> None:
+    "Wait until something holds; a server that does not answer yet is no error, one that has ended is."
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert process is None or process.poll() is None, f"the server ended with {process.returncode}"
+        try:
+            if true():
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    raise TimeoutError(f"not within {seconds} s")
 
 
 def wait_for(port: int, process: subprocess.Popen, seconds: float = 60) -> None:

@@ -4,9 +4,7 @@ The tests of this file run in their order, on the state that the ones before the
 import hashlib
 import json
 import os
-import shutil
 import signal
-import subprocess
 import time
 
 import httpx
@@ -14,7 +12,7 @@ import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from conftest import Project, free_port, small_project, wait_for
+from conftest import Project, free_port, small_project, wait_until
 
 from og_project.data.contract import Record, moment
 from og_project.lifecycle.pipeline import read_stages
@@ -112,16 +110,13 @@ def test_a_failing_cell_is_in_plain_sight_and_changes_nothing(project, runner):
 
 def test_interrupting_is_safe(project):
     before = products(project)
-    path = f"{os.path.dirname(shutil.which('og'))}:{os.environ['PATH']}"
-    env = os.environ | {"PYTHONPATH": str(project.folder), "OG_ROOT": str(project.folder), "PATH": path}
-    run = subprocess.Popen(["og", "run", "features"], cwd=project.folder, env=env, start_new_session=True,
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     draft = project.folder / "data/processed/.features.parquet.draft"
-    while not list(draft.parent.glob(f".{draft.name}*")) and not draft.exists():
-        assert run.poll() is None, "the stage ended before it wrote anything"
-        time.sleep(0.01)  # until it is in the middle of its work
-    os.killpg(run.pid, signal.SIGINT)
-    assert run.wait(30) != 0
+    with project.start("og", "run", "features") as run:
+        while not list(draft.parent.glob(f".{draft.name}*")) and not draft.exists():
+            assert run.poll() is None, "the stage ended before it wrote anything"
+            time.sleep(0.01)  # until it is in the middle of its work
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(30) != 0
     assert products(project) == before
     project.run("og", "run", "features")  # what was left behind is in nobody's way
     assert products(project) == before
@@ -184,13 +179,6 @@ def thousand(project) -> tuple[list[dict], list[float]]:
     return asked, test.slice(test.num_rows - 1000)["probability"].to_pylist()
 
 
-def serving(project: Project, *command: str) -> subprocess.Popen:
-    "A server of the copy, in the background."
-    path = f"{os.path.dirname(shutil.which('og'))}:{os.environ['PATH']}"
-    env = os.environ | {"PYTHONPATH": str(project.folder), "OG_ROOT": str(project.folder), "PATH": path}
-    return subprocess.Popen(command, cwd=project.folder, env=env, start_new_session=True)
-
-
 def test_everybody_gives_the_same_answer_bit_by_bit(project, thousand):
     "The service, the exported function, MLflow's python function, `mlflow models serve`, and the evaluation notebook."
     asked, expected = thousand
@@ -213,33 +201,18 @@ json.dump([function, pyfunc], open("answers.json", "w"))
     project.run("python", "-c", code)
     assert json.loads((project.folder / "answers.json").read_text()) == [expected, expected]
     # the service
-    port = free_port()
-    server = serving(project, "uvicorn", "app:app", "--port", str(port))
-    try:
-        wait_for(port, server)
-        reply = httpx.post(f"http://127.0.0.1:{port}/predict", json=asked, timeout=60).json()["predictions"]
-        one = httpx.post(f"http://127.0.0.1:{port}/predict", json=asked[0], timeout=60).json()["predictions"]
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
-    assert [row["probability"] for row in reply] == expected and {row["model_version"] for row in reply} == {"1"}
-    assert one == reply[:1]
+    with project.serving() as url:
+        many = httpx.post(f"{url}/predict", json=asked, timeout=60).json()
+        one = httpx.post(f"{url}/predict", json=asked[0], timeout=60).json()["predictions"]
+    assert [row["probability"] for row in many["predictions"]] == expected and many["model_version"] == "1"
+    assert one[0]["probability"] == expected[0]
     # MLflow's own server
     port = free_port()
-    server = serving(project, "env", "MLFLOW_TRACKING_URI=sqlite:///mlflow.db", "mlflow", "models", "serve",
-                     "-m", "models:/og_project@champion", "--env-manager", "local", "-p", str(port))
-    try:
-        wait_for(port, server)
-        frame = pd.DataFrame(asked).astype(object).where(lambda f: f.notna(), None)
-        body = {"dataframe_split": {"columns": list(frame), "data": frame.to_numpy().tolist()}}
-        for _ in range(100):
-            try:
-                reply = httpx.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=60)
-                break
-            except httpx.TransportError:
-                time.sleep(0.3)
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+    frame = pd.DataFrame(asked).astype(object).where(lambda f: f.notna(), None)
+    body = {"dataframe_split": {"columns": list(frame), "data": frame.to_numpy().tolist()}}
+    command = ("mlflow", "models", "serve", "-m", "models:/og_project@champion", "--env-manager", "local", "-p", str(port))
+    with project.start(*command, MLFLOW_TRACKING_URI="sqlite:///mlflow.db") as server:
+        wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/ping").status_code == 200, server)
+        reply = httpx.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=60)
     assert reply.status_code == 200, reply.text
     assert [row["probability"] for row in reply.json()["predictions"]] == expected

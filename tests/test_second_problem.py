@@ -4,15 +4,12 @@
 graph with fewer products. It is laid over a copy of the project, and everything else runs as it is."""
 import difflib
 import json
-import os
 import shutil
-import signal
-import subprocess
 from pathlib import Path
 
 import httpx
 import pytest
-from conftest import copy_project, free_port, wait_for
+from conftest import copy_project
 
 from og_project.config import root
 
@@ -58,20 +55,13 @@ def test_it_runs_through_pipeline_registry_and_service(project):
     assert metrics["model"]["rmse"] < metrics["as_it_is_now"]["rmse"]
     said = project.run("og", "register", "--promote-first").stdout
     assert "rmse" in said and "as_it_is_now" in said
-    port = free_port()
-    path = f"{os.path.dirname(shutil.which('og'))}:{os.environ['PATH']}"
-    env = os.environ | {"PYTHONPATH": str(project.folder), "OG_ROOT": str(project.folder), "PATH": path, "OG_SERVE__PORT": str(port)}
-    server = subprocess.Popen(["og", "serve"], cwd=project.folder, env=env, start_new_session=True)
-    try:
-        wait_for(port, server)
-        url = f"http://127.0.0.1:{port}"
+    with project.serving() as url:
         example = httpx.get(f"{url}/openapi.json").json()["components"]["schemas"]["Record"]["examples"][0]
-        reply = httpx.post(f"{url}/predict", json=example)
+        reply = httpx.post(f"{url}/predict?explain=true", json=example)
         wrong = httpx.post(f"{url}/predict", json=example | {"temp": 1000})
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
-    assert reply.status_code == 200 and set(reply.json()["predictions"][0]) == {"warmer", "model_version"}
+        v2 = httpx.get(f"{url}/v2/models/og_project").json()
+    assert reply.status_code == 200 and set(reply.json()["predictions"][0]) == {"id", "warmer", "reasons"}
+    assert {tensor["name"] for tensor in v2["outputs"]} == {"id", "warmer"}
     assert wrong.status_code == 422 and wrong.json()["detail"][0]["loc"][-1] == "temp"
 
 

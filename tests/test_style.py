@@ -13,7 +13,7 @@ from og_project.lifecycle.pipeline import imported, read_stages, run_cells
 NOTEBOOKS = sorted((root() / "nbs").glob("*.ipynb"))
 STAGES = {stage["source"]: name for name, stage in read_stages().items()}
 PLATFORM = ["config.py", "store.py", "cli.py", *("lifecycle", "serving")]
-EXAMPLE_WORDS = r"flight|carrier|airport|airline|tailnum|weather|dep_delay|arr_delay|origin|\bdest\b|nycflights|New York"
+EXAMPLE_WORDS = r"flight|carrier|airport|airline|tailnum|weather|dep_delay|arr_delay|\borigin\b|\bdest\b|nycflights|New York"
 LAYERS = ["config", "store", "data", "features", "model", "lifecycle", "serving", "cli"]
 
 
@@ -29,6 +29,10 @@ def exported(path: Path) -> list[str]:
     return [source for source in code_cells(path) if source.startswith("#| export")]
 
 
+def definitions(source: str) -> list[ast.stmt]:
+    return [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_notebook_begins_with_a_title_and_a_promise(path):
     assert re.match(r"# .+\n> .+\.$", cells(path)[0]["source"]), "first cell: `# Title`, then `> one line that promises something.`"
@@ -40,9 +44,11 @@ def test_cells_are_short_and_explained(path):
         lines = [line for line in source.splitlines() if line.strip()]
         if all(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(source).body):
             continue
-        assert len(lines) <= (30 if source.startswith("#| export") else 20), f"{len(lines)} lines:\n{source[:200]}"
+        a_class = len(definitions(source)) == 1 and isinstance(definitions(source)[0], ast.ClassDef)  # its methods cannot stand apart
+        most = (60 if a_class else 30) if source.startswith("#| export") else 20
+        assert len(lines) <= most, f"{len(lines)} lines:\n{source[:200]}"
     assert len(code_cells(path)) <= 50
-    assert sum(len(source.splitlines()) for source in exported(path)) <= 320
+    assert sum(len(source.splitlines()) for source in exported(path)) <= 370
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

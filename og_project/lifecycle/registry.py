@@ -243,8 +243,10 @@ def fetch(
     try:
         if verify(folder) == version.tags.get("fingerprint"): return folder
     except ModelError: pass # not there, or damaged: fetched again
-    with reached(config), tempfile.TemporaryDirectory() as place, replacing(folder) as aside:
-        move(client(config).download_artifacts(version.run_id or "", MODEL_DATA, place), aside)
+    with tempfile.TemporaryDirectory() as place, replacing(folder) as aside:
+        try: move(client(config).download_artifacts(version.run_id or "", MODEL_DATA, place), aside)
+        except Exception as e: # MLflow passes on whatever its storage's library raises
+            raise RegistryError(f"version {version.version} cannot be downloaded: {redacted(str(e).splitlines()[0][:300])}") from None
         if verify(aside) != version.tags.get("fingerprint"):
-            raise RegistryError(f"version {version.version} is not the model that was registered: it was changed in the storage")
+            raise ModelError(f"version {version.version} is not the model that was registered: it was changed in the storage")
     return folder

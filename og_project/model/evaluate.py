@@ -25,7 +25,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from ..data.contract import TARGET, moment
 from ..features.build import CATEGORICAL, FEATURES, demo_build
-from .estimator import fit, save, seal
+from .estimator import fit, save, seal, write_reference
 from .train import split
 from ..store import drafts, publish
 
@@ -164,8 +164,11 @@ def complete(
     fitted:Path, # Model folder as Train left it
     folder:Path, # To be made
     text:str,    # The card
+    matrix:np.ndarray, # (n, len(FEATURES)) of the test rows
+    score:np.ndarray,  # (n,) their probabilities
 )->None:
-    "The model folder with its card, sealed: what is registered and served."
+    "The model folder with its card and its reference, sealed: what is registered and served."
     copytree(fitted, folder)
     (folder/"card.md").write_text(text)
+    write_reference(folder, matrix, score)
     seal(folder)
