@@ -6,20 +6,22 @@
 __all__ = ['TYPES', 'ARROW', 'BOUNDS', 'RETRY', 'remove', 'recover', 'swap', 'replacing', 'drafts', 'publish', 'properties',
            'columns', 'arrow_schema', 'quoted', 'conditions', 'reasons', 'StoreError', 'Store', 'one_line', 'explained',
            'files', 'connect_embedded', 'connect_server', 'connect', 'query', 'parquet', 'write', 'statements',
-           'create', 'create_views', 'sync', 'append_file', 'append', 'ddl']
+           'create', 'create_views', 'sync', 'append_file', 'append', 'ahead', 'ddl']
 
 # %% ../nbs/01_store.ipynb #a7bbda91
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
@@ -310,6 +312,20 @@ def append(
     settings = {"insert_deduplication_token": token} if token else None
     insert = partial(store.client.insert_arrow, table, rows, settings=settings)
     with explained(store.place, f"INSERT INTO {table} ({rows.num_rows} rows)"): RETRY(insert) if token else insert()
+
+# %% ../nbs/01_store.ipynb #f3079151
+def ahead(
+    function:Callable[..., Any],
+    items:Iterable[tuple], # Arguments of each call
+    depth:int=2,           # Calls under way at once
+)->Iterator[Any]:
+    "The results in the order of the items, computed in threads, never more than `depth` ahead of whoever takes them."
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(depth) as pool:
+        for item in items:
+            if len(waiting) == depth: yield waiting.popleft().result()
+            waiting.append(pool.submit(function, *item))
+        while waiting: yield waiting.popleft().result()
 
 # %% ../nbs/01_store.ipynb #c8a31691
 def ddl(

@@ -7,13 +7,9 @@ __all__ = ['Lookups', 'FEW', 'Index', 'Words', 'TAXI_MINUTES', 'KEYS', 'KNOWN', 
            'CATEGORICAL', 'WEATHER', 'FEATURES', 'GROUPS', 'EVENTS', 'BLOCK', 'local_time', 'hour_of', 'schedule',
            'holiday_days', 'calendar', 'write_lookups', 'read_lookups', 'index', 'words', 'code', 'at', 'joined',
            'Keyed', 'keyed', 'plane_and_route', 'history_sql', 'history', 'Tally', 'tally', 'mean_of_windows', 'recent',
-           'Features', 'ready', 'build_features', 'refresh', 'as_of', 'dictionaries', 'block', 'ahead', 'build',
-           'demo_build']
+           'Features', 'ready', 'build_features', 'refresh', 'as_of', 'dictionaries', 'block', 'build', 'demo_build']
 
 # %% ../../nbs/04_features.ipynb #56e45e0a
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -29,7 +25,7 @@ import pyarrow.parquet as pq
 
 from ..data.contract import KEY, TARGET, ZONE, moment
 from ..data.ingest import demo_ingest, months
-from ..store import Store, connect, drafts, parquet, publish, query, write
+from ..store import Store, ahead, connect, drafts, parquet, publish, query, write
 
 # %% ../../nbs/04_features.ipynb #ad80a65a
 def local_time(
@@ -344,20 +340,6 @@ def block(
     matrix = build_features(rows, ready(fixed | history(store, records, first, until, late_minutes)))
     columns = {name: rows[name] for name in KEY if name not in FEATURES} | dict(zip(FEATURES, matrix.T, strict=True))
     return pa.table(columns | {TARGET: pc.greater_equal(rows["arr_delay"], late_minutes)})
-
-# %% ../../nbs/04_features.ipynb #3813a07a
-def ahead(
-    function:Callable[..., pa.Table],
-    items:Iterable[tuple], # Arguments of each call
-    depth:int=2,           # Calls under way at once
-)->Iterator[pa.Table]:
-    "The results in the order of the items, computed in threads, never more than `depth` ahead of whoever takes them."
-    waiting: deque[Future] = deque()
-    with ThreadPoolExecutor(depth) as pool:
-        for item in items:
-            if len(waiting) == depth: yield waiting.popleft().result()
-            waiting.append(pool.submit(function, *item))
-        while waiting: yield waiting.popleft().result()
 
 # %% ../../nbs/04_features.ipynb #eeef1abe
 def build(

@@ -160,12 +160,16 @@ class JournalFull(ProjectError):
     "The journal cannot take a prediction: its disk, or its share of it, is used up. Nothing was answered."
 
 class Segment:
-    "A file that this process appends to, and holds the lock of."
+    "A file that this process appends to, and holds the lock of. Raises `JournalFull` if it cannot be begun."
     def __init__(self, folder:Path, schema:pa.Schema, durable:bool):
-        self.path, self.durable, self.rows, self.size, self.since = folder/f"{new_id()}{TAIL}", durable, 0, 0, time.time()
-        self.descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self.path, self.durable, self.rows, self.size = folder/f"{new_id()}{TAIL}", durable, 0, 0
+        try: self.descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as e: raise JournalFull(f"{folder}: {e}") from None
         fcntl.flock(self.descriptor, fcntl.LOCK_EX)
-        self.write(schema.serialize(), 0)
+        try: self.write(schema.serialize(), 0)
+        except JournalFull:
+            self.seal()
+            raise
         if durable: sync(folder)
 
     def write(self, payload:pa.Buffer, rows:int)->None:
@@ -177,7 +181,6 @@ class Segment:
         except OSError as e:
             os.ftruncate(self.descriptor, self.size)
             raise JournalFull(f"{self.path}: {e}") from None
-        if not self.rows: self.since = time.time()
         self.size, self.rows = self.size + size, self.rows + rows
 
     def seal(self)->None:
@@ -192,18 +195,14 @@ class Depth(NamedTuple):
     segments: int
     oldest: float # seconds since 1970; now if there is nothing
 
-def depth(
-    folder:Path,
-    empty:int=0, # bytes of a segment without rows
-)->Depth:
+def depth(folder:Path)->Depth:
     "What lies in a folder of segments; their names say since when."
     sizes, oldest = [], time.time()
     for path in folder.glob(f"*{TAIL}"):
         try: size = path.stat().st_size
         except FileNotFoundError: continue # shipped meanwhile
-        if size > empty:
-            sizes.append(size)
-            oldest = min(oldest, born(path))
+        sizes.append(size)
+        oldest = min(oldest, born(path))
     return Depth(sum(sizes), len(sizes), oldest)
 
 def born(path:Path)->float: # seconds since 1970
@@ -218,33 +217,25 @@ class Journal:
         self.schema, self.key = schema or journal_schema(), (secret(config.hash_key) or "").encode()
         if "hash" in personal().values() and not self.key: raise SettingsError("the contract hashes personal fields: set OG_JOURNAL__HASH_KEY")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.lock, self.elsewhere, self.segment = threading.Lock(), depth(self.folder).bytes, self.open()
-        self.empty = self.segment.size
-
-    def open(self)->Segment: return Segment(self.folder, self.schema, self.config.durability == "machine")
-
-    def depth(self)->Depth: return depth(self.folder, self.empty)
+        self.lock, self.elsewhere, self.rows = threading.Lock(), depth(self.folder).bytes, 0
+        self.segment: Segment | None = None # begun with its first row
 
     def write(self, entry:Entry)->None:
         "Record predictions. When this returns they are safe as `journal.durability` says. Raises `JournalFull`."
         batch = batch_of(entry, self.schema, self.key)
         payload = batch.serialize()
         with self.lock:
+            if self.segment is None: self.segment = Segment(self.folder, self.schema, self.config.durability == "machine")
             if self.elsewhere + self.segment.size + len(payload) > self.config.budget_mb * 2**20 and self.config.full == "refuse":
                 raise JournalFull(f"the journal holds {self.config.budget_mb:g} MB that the store has not taken (journal.budget_mb)")
             self.segment.write(payload, batch.num_rows)
+            self.rows += batch.num_rows
         if self.segment.size > LARGE: self.put_aside()
 
     def put_aside(self)->None:
-        "Seal the segment, if it holds something, and go on with a new one. (An old empty one too: its name says how old its rows may be.)"
-        if not self.segment.rows and time.time() - born(self.segment.path) < 60: return
-        fresh = self.open() # before the lock: making a file takes a while
-        with self.lock: full, self.segment = self.segment, fresh
-        full.seal()
-
-    def close(self)->None:
-        "Seal the segment for good."
-        with self.lock: self.segment.seal()
+        "Seal the segment; the next row begins another."
+        with self.lock: full, self.segment = self.segment, None
+        if full: full.seal()
 
 # %% ../../nbs/10_journal.ipynb #19ff7c40
 def sealed(folder:Path)->Iterator[tuple[Path, IO[bytes]]]:
@@ -321,7 +312,9 @@ class Shipper(threading.Thread):
             if self.failures: log.warning("the journal caught up after %d failures", self.failures)
             self.failures = 0
         if self.config.journal.full == "drop": self.lost += drop_oldest(self.journal.folder, self.config.journal.budget_mb * 2**20)
-        self.journal.elsewhere = max(0, depth(self.journal.folder).bytes - self.journal.segment.size)
+        with self.journal.lock:
+            mine = self.journal.segment.size if self.journal.segment else 0
+            self.journal.elsewhere = max(0, depth(self.journal.folder).bytes - mine)
 
     def run(self)->None:
         "Until told to stop."
@@ -332,4 +325,4 @@ class Shipper(threading.Thread):
         "Ship what is left, for so long at most; the rest stays on the disk for whoever starts next."
         self.stopping.set()
         self.join(seconds)
-        self.journal.close()
+        self.journal.put_aside()

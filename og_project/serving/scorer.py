@@ -25,12 +25,12 @@ import pyarrow.compute as pc
 from pydantic import FailFast, Field, TypeAdapter
 
 from ..data.contract import Answer, Record, answer
-from ..features.build import ahead, build_features
+from ..features.build import build_features
 from ..model.estimator import RECORD, contributions, rows_table, scores
 from .journal import Entry, Journal, JournalFull, new_ids, personal
 from .metrics import Distribution, Metrics
 from .slot import Served, Slot
-from ..store import BOUNDS, arrow_schema, properties
+from ..store import BOUNDS, ahead, arrow_schema, properties
 
 # %% ../../nbs/10d_scorer.ipynb #acdb05e1
 NAME = {"maxLength": 100, "pattern": r"^[\x21-\x7e]+$"}
@@ -79,9 +79,9 @@ RULES = any(getattr(Record.__pydantic_decorators__, kind) for kind in ("validato
 def cast(column:pa.ChunkedArray, kind:pa.DataType, name:str)->pa.ChunkedArray:
     "A column in the contract's type, if nothing is lost by it. Raises `BadRecords`."
     given = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    groups = (pa.types.is_integer, lambda t: pa.types.is_floating(t) or pa.types.is_integer(t), pa.types.is_boolean, pa.types.is_timestamp,
-              lambda t: pa.types.is_string(t) or pa.types.is_large_string(t) or t == pa.string_view())
-    fits = given == pa.null() or any(of(kind) and of(given) for of in groups)
+    text = lambda t: pa.types.is_string(t) or pa.types.is_large_string(t) or t == pa.string_view()
+    fits = given == pa.null() or any(of(kind) and of(given) for of in (pa.types.is_integer, pa.types.is_boolean, pa.types.is_timestamp, text))
+    if pa.types.is_floating(kind): fits = given == pa.null() or pa.types.is_floating(given) or pa.types.is_integer(given)
     if pa.types.is_timestamp(given) and given.tz is None: fits = False
     if not fits: raise BadRecords(None, name, f"is {given}, and should be {kind}")
     try: return column.cast(kind)
@@ -97,9 +97,8 @@ def read_table(table:pa.Table)->pa.Table: # The contract's columns, then `id` if
         if kind.name not in table.column_names and not nullable: raise BadRecords(None, kind.name, "is missing")
         given = table[kind.name] if kind.name in table.column_names else pa.chunked_array([pa.nulls(len(table), kind.type)])
         column = columns[kind.name] = cast(given, kind.type, kind.name)
-        for reason, which in wrong(column, spec, nullable):
-            row = pc.index(which, True).as_py()
-            if row >= 0: raise BadRecords(row, kind.name, reason)
+        bad = [(row, reason) for reason, which in wrong(column, spec, nullable) if (row := pc.index(which, True).as_py()) >= 0]
+        if bad: raise BadRecords(min(bad)[0], kind.name, min(bad)[1])
     if RULES: MANY.validate_python(pa.table(columns).to_pylist())
     return pa.table(columns)
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from ..config import Settings, anchored, secret
 from ..data.contract import TARGET, Answer
-from .journal import Journal, Shipper, feedback_schema, read_segment, schema_sql
+from .journal import Journal, Shipper, depth, feedback_schema, read_segment, schema_sql
 from .metrics import AccessLog, Metrics, watch_process
 from .scorer import Batcher, Scorer
 from .slot import Served, Slot, end, watch
@@ -66,12 +66,12 @@ class Service:
 # %% ../../nbs/10f_service.ipynb #9249c121
 def tick(service:Service, seen:dict[str, int])->None: # What was counted before, to be added to
     "Set the gauges, and hand over what was counted."
-    metrics, depth, served = service.metrics, service.journal.depth(), service.slot.served
+    metrics, waiting, served = service.metrics, depth(service.journal.folder), service.slot.served
     watch_process(metrics, service.journal.folder)
     service.scorer.hand_over()
-    metrics["og_journal_bytes"].set(depth.bytes)
-    metrics["og_journal_segments"].set(depth.segments)
-    metrics["og_journal_oldest_age_seconds"].set(max(0, time.time() - depth.oldest))
+    metrics["og_journal_bytes"].set(waiting.bytes)
+    metrics["og_journal_segments"].set(waiting.segments)
+    metrics["og_journal_oldest_age_seconds"].set(max(0, time.time() - waiting.oldest))
     metrics["og_model_ready"].set(int(served is not None))
     metrics["og_registry_reachable"].set(int(service.slot.reachable))
     if served: metrics["og_lookups_age_seconds"].set(time.time() - served.lookups_until.timestamp())

@@ -1,0 +1,124 @@
+"The contract is read twice, by pydantic for JSON and by column for tables: both say the same of every record."
+import json
+import math
+from datetime import UTC, datetime
+
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from og_project.data.contract import EXAMPLE, Record
+from og_project.model.estimator import RECORD, rows_table
+from og_project.serving.protocols import rows_of_mlflow, tensors, unpacked
+from og_project.serving.scorer import PROPERTIES, BadRecords, read_json, read_table
+
+
+def values(name: str) -> st.SearchStrategy:
+    "Values for a field, good ones and bad ones, of the field's type in a table."
+    spec, nullable = PROPERTIES[name]
+    if spec["type"] == "integer":
+        drawn = st.integers(-10, 10_050) | st.integers(-(2**62), 2**62)
+    elif spec["type"] == "number":
+        drawn = st.floats(-200, 1500) | st.floats(allow_nan=True, allow_infinity=True)
+    elif spec.get("format") == "date-time":
+        drawn = st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC))
+    else:
+        drawn = st.sampled_from(spec.get("enum", ["N1", "N12345", "JFK", "X"])) | st.text(max_size=7)
+    return drawn | st.none()
+
+
+rows = st.fixed_dictionaries({name: values(name) for name in PROPERTIES}) | st.fixed_dictionaries(
+    {name: st.just(datetime.fromisoformat(EXAMPLE[name]) if spec.get("format") == "date-time" else EXAMPLE[name])
+     for name, (spec, _) in PROPERTIES.items()})
+one_changed = st.builds(lambda row, other, name: row | {name: other[name]},
+                        st.just(Record(**EXAMPLE).model_dump()), rows, st.sampled_from(sorted(PROPERTIES)))
+
+
+def by_pydantic(row: dict) -> set[str]:
+    "The fields that are wrong."
+    try:
+        Record(**row)
+    except ValidationError as e:
+        return {str(error["loc"][0]) for error in e.errors()}
+    return set()
+
+
+def by_column(row: dict) -> set[str]:
+    "The first field that is wrong."
+    try:
+        table = pa.Table.from_pylist([row], schema=RECORD())
+        read_table(table)
+    except BadRecords as e:
+        return {e.name}
+    return set()
+
+
+@settings(max_examples=600, deadline=None)
+@given(rows | one_changed)
+def test_a_table_is_judged_as_json_is(row):
+    fields, first = by_pydantic(row), by_column(row)
+    assert bool(fields) == bool(first) and first <= fields, (fields, first, row)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(one_changed, min_size=1, max_size=5))
+def test_the_row_that_is_named_is_the_first_bad_one_of_its_column(many):
+    table = pa.Table.from_pylist(many, schema=RECORD())
+    try:
+        read_table(table)
+    except BadRecords as e:
+        bad = [i for i, row in enumerate(many) if e.name in by_pydantic(row)]
+        assert e.row == bad[0]
+    else:
+        assert not any(by_pydantic(row) for row in many)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_any_bytes_are_a_record_or_a_clear_error(body):
+    try:
+        assert all(isinstance(row, Record) for row in read_json(body))
+    except ValidationError as e:
+        assert e.errors()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(
+                        ["inputs", "instances", "dataframe_split", "dataframe_records", "columns", "data", "name", "shape", "datatype",
+                         "parameters", "binary_data_size", "temp"]), inner, max_size=4), max_leaves=12))
+def test_any_json_in_a_dialect_is_rows_or_a_clear_error(body):
+    if isinstance(body, dict):
+        try:
+            assert all(isinstance(row, dict) for row in rows_of_mlflow(body))
+        except ValueError as e:
+            assert str(e)
+    try:
+        tensors(json.dumps(body).encode(), None)
+    except ValueError as e:
+        assert str(e)
+
+
+@given(st.binary(max_size=60), st.sampled_from(["BYTES", "FP64", "INT32", "BOOL"]))
+def test_any_bytes_of_a_tensor_are_values_or_a_clear_error(data, kind):
+    try:
+        assert all(isinstance(v, bytes | float | int) for v in unpacked(memoryview(data), kind))
+    except ValueError as e:
+        assert "binary data" in str(e)
+
+
+def test_types_that_lose_something_are_refused():
+    table = rows_table([Record(**EXAMPLE)])
+    change = lambda name, column: table.set_column(table.column_names.index(name), name, column)
+    for name, column in [("flight", pa.array([1.0])), ("temp", pa.array(["35"])), ("carrier", pa.array([1])), ("flight", pa.array([True])),
+                         ("sched_dep", pa.array([datetime(2013, 1, 1)])), ("temp", pa.array([math.inf]))]:
+        try:
+            read_table(change(name, column))
+        except BadRecords as e:
+            assert e.name == name
+        else:
+            raise AssertionError(f"{name} as {column.type} was taken")
+    for name, column in [("flight", pa.array([7], pa.int16())), ("temp", pa.array([35], pa.int32())), ("temp", pa.array([1.5], pa.float32())),
+                         ("carrier", pa.array(["UA"]).dictionary_encode()), ("tailnum", pa.array([None]))]:
+        read_table(change(name, column))
