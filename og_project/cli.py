@@ -120,16 +120,16 @@ def key(name:str, scopes:tuple[str, ...])->None:
 @og.command()
 @plain_errors
 def tables()->None:
-    """Make the tables of db/schema.sql in the contour's store, where they are missing, and set how long predictions are kept.
+    """Make the tables of db/schema.sql in the contour's store, add columns that predictions lack, and set how long they are kept.
 
-    A ClickHouse server needs it once, and again after journal.retention_days changed. The embedded store needs nothing."""
+    A ClickHouse server needs it once, and again after the contract or journal.retention_days changed. The embedded store needs nothing."""
     from og_project.config import anchored, secret
-    from og_project.serving.journal import retain
+    from og_project.serving.journal import adapt
     from og_project.store import connect, create
     config = settings()
     store = connect(anchored(config.store.url), secret(config.store.password), config.store.timeout)
     create(store, generated()[root()/"db/schema.sql"])
-    retain(store, config.journal.retention_days)
+    adapt(store, config.journal.retention_days)
     click.echo(f"tables are there: {store.place}")
 
 # %% ../nbs/14_cli.ipynb #4b44714f

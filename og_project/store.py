@@ -318,10 +318,11 @@ def ahead(
     function:Callable[..., Any],
     items:Iterable[tuple], # Arguments of each call
     depth:int=2,           # Calls under way at once
+    begin:Callable[[], None]=lambda: None, # What each thread does first
 )->Iterator[Any]:
     "The results in the order of the items, computed in threads, never more than `depth` ahead of whoever takes them."
     waiting: deque[Future] = deque()
-    with ThreadPoolExecutor(depth) as pool:
+    with ThreadPoolExecutor(depth, initializer=begin) as pool:
         for item in items:
             if len(waiting) == depth: yield waiting.popleft().result()
             waiting.append(pool.submit(function, *item))

@@ -65,17 +65,21 @@ function asked() {
   return record;
 }
 
+// As wide as there is room, so that the text keeps its size on a phone.
+const room = id => Math.max(280, Math.min(900, at(id).clientWidth || 640));
+
 // Each reason is a bar from the middle: to the right it raised the score, to the left it lowered it.
 function reasons(list) {
-  const width = 640, row = 30, most = Math.max(...list.map(r => Math.abs(r.contribution)), 1e-9), middle = 400, reach = 200;
+  const width = room("answer"), narrow = width < 520, row = narrow ? 46 : 30, above = narrow ? 18 : 0;
+  const middle = narrow ? width / 2 : width * 0.66, reach = Math.min(middle, width - middle) - 60, most = Math.max(...list.map(r => Math.abs(r.contribution)), 1e-9);
   const picture = drawn("svg", { viewBox: `0 0 ${width} ${row * list.length + 24}`, role: "img" });
   picture.append(drawn("title", {}, "Reasons: " + list.map(r => `${r.feature} ${number(r.contribution)}`).join(", ")));
   picture.append(drawn("line", { x1: middle, x2: middle, y1: 0, y2: row * list.length, class: "axis" }));
   list.forEach((r, i) => {
-    const size = Math.abs(r.contribution) / most * reach, up = r.contribution > 0;
-    picture.append(drawn("text", { x: 0, y: i * row + 19 }, `${r.feature} = ${r.value === null ? "not known" : number(r.value)}`));
-    picture.append(drawn("rect", { x: up ? middle : middle - size, y: i * row + 5, width: Math.max(size, 1), height: row - 10, class: up ? "up" : "down" }));
-    picture.append(drawn("text", { x: up ? middle + size + 4 : middle - size - 4, y: i * row + 19, "text-anchor": up && size < reach - 30 ? "start" : up ? "end" : "end", class: "soft" }, (up ? "+" : "−") + number(Math.abs(r.contribution))));
+    const size = Math.abs(r.contribution) / most * reach, up = r.contribution > 0, y = i * row + above;
+    picture.append(drawn("text", { x: 0, y: i * row + (narrow ? 14 : 19) }, `${r.feature} = ${r.value === null ? "not known" : number(r.value)}`));
+    picture.append(drawn("rect", { x: up ? middle : middle - size, y: y + 5, width: Math.max(size, 1), height: 20, class: up ? "up" : "down" }));
+    picture.append(drawn("text", { x: up ? middle + size + 4 : middle - size - 4, y: y + 19, "text-anchor": up ? "start" : "end", class: "soft" }, (up ? "+" : "−") + number(Math.abs(r.contribution))));
   });
   picture.append(drawn("text", { x: middle, y: row * list.length + 18, "text-anchor": "middle", class: "soft" }, "← lowered the score · raised it →"));
   return picture;
@@ -113,7 +117,7 @@ async function model() {
 async function traffic() {
   const reply = await ask("traffic");
   if (!reply.ok) { at("traffic").replaceChildren(element("p", {}, reply.status === 503 ? "The store cannot be reached; predictions go on." : "Shown to whoever has a key.")); return; }
-  const parts = await reply.json(), end = Date.now() / 1000, start = end - 86400, width = 640, height = 150;
+  const parts = await reply.json(), end = Date.now() / 1000, start = end - 86400, width = room("traffic"), height = 150;
   if (!parts.length) { at("traffic").replaceChildren(element("p", {}, "No predictions yet. Ask above; what is answered shows here a few seconds later.")); return; }
   const slots = new Map();
   for (const p of parts) { const s = slots.get(p.at) || { count: 0, sum: 0 }; s.count += p.predictions; s.sum += p.predictions * (p.mean ?? 0); slots.set(p.at, s); }
@@ -124,10 +128,10 @@ async function traffic() {
   for (const [t, s] of slots) picture.append(drawn("rect", { x: x(t), y: height + 16 - s.count / most * height, width: Math.max(width / 144 - 1, 2), height: s.count / most * height, class: "down" }));
   const y = v => height + 16 - (v - low) / (high - low) * height;
   picture.append(drawn("polyline", { points: means.map(([t, v]) => `${x(t) + 2},${y(v)}`).join(" "), class: "mean" }));
-  for (const h of [24, 18, 12, 6, 0]) picture.append(drawn("text", { x: Math.min(Math.max((24 - h) / 24 * width, 0), width), y: height + 34, "text-anchor": h === 24 ? "start" : h === 0 ? "end" : "middle", class: "soft" }, h ? `${h} h ago` : "now"));
-  picture.append(drawn("text", { x: 0, y: 11, class: "soft" }, `bars: predictions in ten minutes, at most ${most.toLocaleString("en")}; line: their mean, at most ${number(high)}`));
-  const versions = [...new Set(parts.map(p => p.version))].join(", ");
-  at("traffic").replaceChildren(element("p", {}, element("span", { className: "big" }, total.toLocaleString("en")), ` predictions, by version ${versions}`), picture);
+  for (const h of width < 520 ? [24, 12, 0] : [24, 18, 12, 6, 0]) picture.append(drawn("text", { x: Math.min(Math.max((24 - h) / 24 * width, 0), width), y: height + 34, "text-anchor": h === 24 ? "start" : h === 0 ? "end" : "middle", class: "soft" }, h ? `${h} h ago` : "now"));
+    const versions = [...new Set(parts.map(p => p.version))].join(", ");
+  at("traffic").replaceChildren(element("p", {}, element("span", { className: "big" }, total.toLocaleString("en")), ` predictions, by version ${versions}`), picture,
+    element("p", { className: "hint" }, `Bars: predictions in ten minutes, at most ${most.toLocaleString("en")}. Line: their mean, at most ${number(high)}.`));
 }
 
 at("ask").addEventListener("submit", answer);

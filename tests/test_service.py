@@ -216,6 +216,28 @@ def test_nothing_of_the_inside_is_shown(running, client):
             assert reply.status_code < 500 and "Traceback" not in reply.text and str(running.folder) not in reply.text
 
 
+def test_a_body_that_does_not_arrive_is_given_up(site):
+    site.start(OG_SERVE__SECONDS="1")
+    with socket.create_connection(("127.0.0.1", site.port)) as s:
+        s.sendall(b"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{")
+        s.settimeout(20)
+        answer = s.recv(4096).decode()
+    assert answer.startswith("HTTP/1.1 408") and "did not arrive within 1 s" in answer
+    assert httpx.post(site.url + "/predict", json=EXAMPLE).status_code == 200
+
+
+def test_too_many_at_once_are_told_to_come_back(site):
+    site.start(OG_SERVE__MAX_REQUESTS="2")
+    slow = [socket.create_connection(("127.0.0.1", site.port)) for _ in range(2)]
+    for s in slow:
+        s.sendall(b"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{")
+    time.sleep(0.2)
+    refused = httpx.post(site.url + "/predict", json=EXAMPLE)
+    assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
+    [s.close() for s in slow]
+    wait_until(lambda: httpx.post(site.url + "/predict", json=EXAMPLE).status_code == 200)
+
+
 # --- keys ------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -100,11 +101,11 @@ def wrk(url: str, body: bytes, seconds: int = SECONDS) -> tuple[float, float, fl
             Path(folder, name).write_text(text)
         Path(folder, "body").write_bytes(body)
         env = os.environ | {"BENCH_HEADERS": f"{folder}/headers", "BENCH_BODY": f"{folder}/body"}
-        said = subprocess.run(["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--timeout", "20", "--latency", "-s", f"{folder}/script.lua", url],
-                              env=env, capture_output=True, text=True, check=True).stdout
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--timeout", "20", "--latency", "-s", f"{folder}/script.lua", url]
+        said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in said, said
     millis = lambda text: float(text[:-2]) if text.endswith("ms") else float(text[:-2]) / 1e3 if text.endswith("us") else float(text[:-1]) * 1e3
-    return (float(re.search(r"Requests/sec: *([\d.]+)", said)[1]), *(millis(re.search(rf"{p}%\s+(\S+)", said)[1]) for p in (50, 99)))
+    return (float(re.search(r"Requests/sec: *([\d.]+)", said)[1]), *(millis(re.search(rf"^\s+{p}%\s+(\S+)", said, re.M)[1]) for p in (50, 99)))
 
 
 def hey(url: str, body: bytes, rate: float, seconds: float) -> np.ndarray:
@@ -113,8 +114,9 @@ def hey(url: str, body: bytes, rate: float, seconds: float) -> np.ndarray:
         file.write(body)
         file.flush()
         headers = [part for k, v in HEADERS.items() if k != "content-type" for part in ("-H", f"{k}: {v}")]
-        said = subprocess.run(["hey", "-z", f"{seconds}s", "-c", str(CONNECTIONS), "-q", str(max(1, rate / CONNECTIONS)), "-m", "POST", "-T", "application/json",
-                               *headers, "-D", file.name, "-o", "csv", url], capture_output=True, text=True, check=True).stdout
+        command = ["hey", "-z", f"{seconds}s", "-c", str(CONNECTIONS), "-q", str(max(1, rate / CONNECTIONS)), "-m", "POST",
+                   "-T", "application/json", *headers, "-D", file.name, "-o", "csv", url]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rows = list(csv.DictReader(io.StringIO(said)))
     return np.array([[float(row["response-time"]), float(row["offset"]), float(row["status-code"])] for row in rows])
 
@@ -133,17 +135,16 @@ def v2(n: int) -> bytes:
 def contenders() -> dict[str, tuple]:
     "Name -> command, environment, URL, path that says it is ready, (path, body) of one record, of a hundred."
     serve = environment("serve", "-r", str(root() / "requirements-serve.txt"))
-    runtime = re.sub(r" \\\n(    --hash\S+( \\\n)?)+", "", (root() / "requirements.txt").read_text())
     PLACE.mkdir(parents=True, exist_ok=True)
-    names = [re.split("[=;]", line)[0].strip() for line in runtime.splitlines() if "==" in line and not line.startswith(("mlflow", "opentelemetry"))]
-    needed = [n for n in names if n in ("click", "clickhouse-connect", "holidays", "lightgbm", "numpy", "pyarrow", "pydantic-settings", "pyyaml", "tenacity")]
+    needed = ["click", "clickhouse-connect", "holidays", "lightgbm", "numpy", "pyarrow", "pydantic-settings", "pyyaml", "tenacity"]
     bento, mlserver = environment("bento", "bentoml", *needed), environment("mlserver", "mlserver", *needed)
     ours, here = site("ours"), Path(sys.executable).parent
     start = "from og_project.config import settings; from og_project.serving.api import serve; serve(settings())"
     many = json.dumps(HUNDRED).encode()
     folder = PLACE / "mlserver"
     folder.mkdir(exist_ok=True)
-    (folder / "settings.json").write_text(json.dumps({"http_port": 8305, "grpc_port": 8306, "metrics_port": 8307, "parallel_workers": 0, "debug": False}))
+    ports = {"http_port": 8305, "grpc_port": 8306, "metrics_port": 8307}
+    (folder / "settings.json").write_text(json.dumps(ports | {"parallel_workers": 0, "debug": False}))
     (folder / "model-settings.json").write_text(json.dumps({"name": "delay", "implementation": "mlserver_model.Delay"}))
     uvicorn = lambda app, port: [serve / "uvicorn", app, "--port", port, "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
     return {
@@ -162,10 +163,15 @@ def contenders() -> dict[str, tuple]:
     }
 
 
+def shown(value) -> str:
+    "A number with as many digits as it deserves."
+    return f"{value:,.0f}" if isinstance(value, float) and value >= 100 else f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
 def table(head: list[str], rows: list[list]) -> None:
     print("\n| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for row in rows:
-        print("| " + " | ".join(f"{v:,.0f}" if isinstance(v, float) and v >= 100 else f"{v:.2f}" if isinstance(v, float) else str(v) for v in row) + " |")
+        print("| " + " | ".join(shown(value) for value in row) + " |")
     sys.stdout.flush()
 
 
@@ -176,14 +182,17 @@ def side_by_side() -> dict[str, tuple]:
         for name, (command, env, url, path, one, hundred) in contenders().items():
             try:
                 with running(command, env, url, path):
+                    time.sleep(8)  # whatever a server still loads beside its first requests is there
                     for kind, (route, body) in {"one": one, "hundred": hundred}.items():
                         wrk(url + route, body, 1)
                         found.setdefault(name, {}).setdefault(kind, []).append(wrk(url + route, body))
             except AssertionError as e:
                 print(f"{name}: left out of round {turn + 1}: {str(e)[:200]}", flush=True)
-    middle = {name: {kind: [statistics.median(column) for column in zip(*runs, strict=True)] for kind, runs in of.items()} for name, of in found.items()}
+    medians = lambda runs: [statistics.median(column) for column in zip(*runs, strict=True)]
+    middle = {name: {kind: medians(runs) for kind, runs in of.items()} for name, of in found.items()}
     parse, best = middle["FastAPI, parses only"]["one"][0], middle["ours, everything on"]
-    table(["server", "one record, requests/s", "p50 ms", "p99 ms", "of parsing only", "ours is faster by", "100 records, requests/s", "p50 ms", "p99 ms"],
+    table(["server", "one record, requests/s", "p50 ms", "p99 ms", "of parsing only", "ours is faster by", "100 records, requests/s", "p50 ms",
+           "p99 ms"],
           [[name, *of["one"], of["one"][0] / parse, best["one"][0] / of["one"][0], *of.get("hundred", [0.0] * 3)] for name, of in middle.items()])
     return middle
 
@@ -214,7 +223,7 @@ def half_rate(middle: dict) -> None:
     "Latency at half of the top rate."
     ours = contenders()["ours, everything on"]
     with running(*ours[:4]):
-        time.sleep(2)
+        time.sleep(8)
         rates = []
         for _ in range(ROUNDS):
             seen = hey(ours[2] + "/predict", ONE, middle["ours, everything on"]["one"][0] / 2, SECONDS)
@@ -227,10 +236,12 @@ def durability() -> None:
     "What each guarantee costs."
     rows = []
     for guarantee in ("machine", "process"):
-        with running(contenders()["ours, everything on"][0], site("ours", OG_JOURNAL__DURABILITY=guarantee) | {"OG_SERVE__PORT": "8301"}, "http://127.0.0.1:8301"):
-            wrk("http://127.0.0.1:8301/predict", ONE, 1)
-            runs = [wrk("http://127.0.0.1:8301/predict", ONE) for _ in range(ROUNDS)]
-            lone = [1e3 * np.percentile(hey("http://127.0.0.1:8301/predict", ONE, 320, 3)[:, 0], (50, 99)) for _ in range(ROUNDS)]
+        command, _, url, *_ = contenders()["ours, everything on"]
+        with running(command, site("ours", OG_JOURNAL__DURABILITY=guarantee) | {"OG_SERVE__PORT": "8301"}, url):
+            time.sleep(8)
+            wrk(url + "/predict", ONE, 1)
+            runs = [wrk(url + "/predict", ONE) for _ in range(ROUNDS)]
+            lone = [1e3 * np.percentile(hey(url + "/predict", ONE, 320, 3)[:, 0], (50, 99)) for _ in range(ROUNDS)]
         rows.append([guarantee, *(statistics.median(column) for column in zip(*runs, strict=True)), *np.median(lone, axis=0).tolist()])
     table(["journal.durability", "one record, requests/s", "p50 ms", "p99 ms", "at 320/s: p50 ms", "p99 ms"], rows)
 
@@ -245,27 +256,26 @@ def million() -> None:
         writer.write_table(records, max_chunksize=65_536)
     ours = contenders()["ours, everything on"]
     inside, outside, live, memory = [], [], [], 0
-    with running(*ours[:4]) as (process, _):
+    with ThreadPoolExecutor(1) as pool, running(*ours[:4]) as (process, _):
         headers = HEADERS | {"content-type": "application/vnd.apache.arrow.stream"}
         for _ in range(ROUNDS):
             began = time.perf_counter()
             [predict(model, records.slice(start, 65_536)) for start in range(0, len(records), 65_536)]
             inside.append(1e6 / (time.perf_counter() - began))
-            answered: list = []
             began = time.perf_counter()
-            thread = threading.Thread(target=lambda: answered.append(httpx.post(ours[2] + "/predict", content=body.getvalue(), headers=headers, timeout=300)))
-            thread.start()
+            asked_all = pool.submit(httpx.post, ours[2] + "/predict", content=body.getvalue(), headers=headers, timeout=300)
             with httpx.Client() as client:
-                while thread.is_alive():
+                while not asked_all.done():
                     asked = time.perf_counter()
                     client.get(ours[2] + "/health/live")
                     live.append(1e3 * (time.perf_counter() - asked))
                     memory = max(memory, int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]))
                     time.sleep(0.02)
-            assert pa.ipc.open_stream(answered[0].content).read_all().num_rows == len(records)
+            assert pa.ipc.open_stream(asked_all.result().content).read_all().num_rows == len(records)
             outside.append(1e6 / (time.perf_counter() - began))
     a, b = statistics.median(inside), statistics.median(outside)
-    table(["a million rows", "rows/s"], [["in the process", a], ["as an Arrow stream, recorded", b], ["ratio", b / a], ["memory of the worker at most, MB", memory / 1024],
+    table(["a million rows", "rows/s"],
+          [["in the process", a], ["as an Arrow stream, recorded", b], ["ratio", b / a], ["memory of the worker at most, MB", memory / 1024],
           ["/health/live meanwhile, median ms", statistics.median(live)], ["p99 ms", float(np.percentile(live, 99))], ["at most, ms", max(live)]])
 
 
@@ -279,8 +289,9 @@ def start_and_size() -> None:
             time.sleep(3)
             memory.append(int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]) / 1024)
     size = sum(f.lstat().st_size for f in (PLACE / "environments/serve").rglob("*") if f.is_file() and not f.is_symlink()) / 2**20
-    table(["start and size", ""], [["from process start to ready, s", statistics.median(seconds)], ["memory of one worker, MB", statistics.median(memory)],
-                                   ["serving environment, MB", size]])
+    table(["start and size", ""],
+          [["from process start to ready, s", statistics.median(seconds)], ["memory of one worker, MB", statistics.median(memory)],
+           ["serving environment, MB", size]])
 
 
 def swap() -> None:
@@ -306,16 +317,13 @@ def swap() -> None:
         for turn in range(ROUNDS):
             wanted = "2" if turn % 2 == 0 else "1"
             shutil.rmtree(PLACE / "ours/models/versions" / wanted, ignore_errors=wanted == "2")
-            promoted: list[float] = []
-            began = time.perf_counter()
-            timer = threading.Timer(4, lambda wanted=wanted: (promoted.append(time.perf_counter() - began),
-                                                              mlflow.set_registered_model_alias("og_project", "champion", wanted)))
-            timer.start()
+            threading.Timer(4, mlflow.set_registered_model_alias, ("og_project", "champion", wanted)).start()
             seen = hey("http://127.0.0.1:8301/predict", ONE, 1500, 9)
             served = httpx.get("http://127.0.0.1:8301/model", headers=HEADERS).json()["version"]
             assert served == wanted, f"{served} serves, not {wanted}"
             before, during = seen[seen[:, 1] < 4], seen[(seen[:, 1] >= 4) & (seen[:, 1] < 7)]
-            rows.append([1e3 * np.percentile(before[:, 0], 99), 1e3 * np.percentile(during[:, 0], 99), float((seen[:, 2] != 200).sum()), float(len(seen))])
+            failed = float((seen[:, 2] != 200).sum())
+            rows.append([1e3 * np.percentile(before[:, 0], 99), 1e3 * np.percentile(during[:, 0], 99), failed, float(len(seen))])
     before, during, failed, asked = (statistics.median(column) for column in zip(*rows, strict=True))
     table(["a swap under load", "p99 before, ms", "p99 during, ms", "ratio", "failed requests", "of"],
           [["ours", before, during, during / before, sum(row[2] for row in rows), asked * len(rows)]])

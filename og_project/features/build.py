@@ -111,7 +111,8 @@ def at(
 # %% ../../nbs/04_features.ipynb #44e6f501
 def joined(records:pa.Table, *names:str)->pa.ChunkedArray:
     "The text of several columns, run together into one key."
-    return pc.binary_join_element_wise(*(records[name] for name in names), "") if len(names) > 1 else records[names[0]]
+    if len(names) == 1: return records[names[0]]
+    return pc.binary_join_element_wise(*(records[name] for name in names), "")
 
 @dataclass(frozen=True)
 class Keyed:

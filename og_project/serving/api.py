@@ -237,7 +237,8 @@ def create_app(
     describe(app)
     for failure in FAILURES: app.add_exception_handler(failure, answered_error)
     async def direct(request:Request)->Response: return await predict(service, request)
-    return Guard(app, config.serve, service.metrics, service.log, {("POST", "/predict"): direct}, answered_error)
+    service.guard = Guard(app, config.serve, service.metrics, service.log, {("POST", "/predict"): direct}, answered_error)
+    return service.guard
 
 # %% ../../nbs/11_serve.ipynb #0f934d01
 def serve(config:Settings)->None:

@@ -7,6 +7,7 @@ __all__ = ['SCOPES', 'OPEN', 'NEEDS', 'Scope', 'Send', 'REQUEST_ID', 'METHODS', 
            'Refused', 'refusal', 'Guard', 'Passing', 'route_of']
 
 # %% ../../nbs/10b_guard.ipynb #d374b092
+import asyncio
 import hashlib
 import hmac
 import os
@@ -15,7 +16,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 from starlette.requests import Request
@@ -112,7 +113,7 @@ class Guard:
     def __init__(self, app:Any, config:ServeSettings, metrics:Metrics, log:AccessLog, direct:dict[tuple[str, str], Callable], failed:Callable):
         self.app, self.config, self.metrics, self.log, self.direct, self.failed = app, config, metrics, log, direct, failed
         self.keys, self.hosts = Keys(config) if config.auth else None, set(config.trusted_hosts if config.auth else LOOPBACK)
-        self.running, self.active = 0, metrics["og_http_requests_active"]
+        self.under_way: dict[Passing, asyncio.Task] = {}
 
     def check(self, scope:Scope, headers:dict[bytes, bytes])->str: # The name of the key
         "Raise `Refused` unless this request may be asked."
@@ -133,19 +134,30 @@ class Guard:
         "Answer one request, whatever happens in it."
         if scope["type"] != "http": return await self.app(scope, receive, send)
         passing = Passing(scope, send, time.perf_counter())
-        self.running += 1
-        self.active.set(self.running)
+        task = self.under_way[passing] = cast(asyncio.Task, asyncio.current_task())
         try:
             passing.key = self.check(scope, passing.headers)
-            if self.running > self.config.max_requests: raise Refused(503, "too many requests at once", retry_after="1")
+            if len(self.under_way) > self.config.max_requests: raise Refused(503, "too many requests at once", retry_after="1")
             if direct := self.direct.get((scope["method"], scope["path"])): await self.straight(direct, scope, receive, passing.send)
             else: await self.app(scope, receive, passing.send)
-        except Refused as e:
-            for message in refusal(e, passing.id): await passing.send(message)
+        except Refused as e: await passing.refuse(e)
+        except asyncio.CancelledError:
+            if not passing.overdue: raise
+            task.uncancel()
+            await passing.refuse(Refused(*passing.overdue, retry_after="1"))
         finally:
-            self.running -= 1
-            self.active.set(self.running)
+            del self.under_way[passing]
             passing.done(self.metrics, self.log)
+
+    def end_overdue(self)->None:
+        "Give up requests that took too long. Called once a second: a clock for each request would cost as much as its validation."
+        now = time.perf_counter()
+        for passing, task in list(self.under_way.items()):
+            seconds = passing.scope["state"].get("seconds", self.config.seconds)
+            if now - passing.start < seconds or passing.overdue: continue
+            late = "the body did not arrive" if passing.scope["state"].get("reading") else "not answered"
+            passing.overdue = (408 if late.startswith("the body") else 503, f"{late} within {seconds:g} s")
+            task.cancel()
 
     async def straight(self, direct:Callable, scope:Scope, receive:Callable, send:Send)->None:
         "Answer without the framework."
@@ -162,14 +174,21 @@ class Passing:
         given = self.headers.get(b"x-request-id", b"")
         self.id = given.decode() if given and REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         self.note: dict[str, Any] = {}
-        scope["state"] = scope.get("state", {}) | {"request_id": self.id, "note": self.note}
+        self.overdue: tuple[int, str] | None = None # status and reason
+        self.begun = False                          # has the answer?
+        scope["state"] = scope.get("state", {}) | {"request_id": self.id, "note": self.note, "headers": self.headers}
 
     async def send(self, message:MutableMapping[str, Any])->None:
         "Pass on a part of the answer, with the request's id in its headers."
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status, self.begun = message["status"], True
             message["headers"] = [*(pair for pair in message["headers"] if pair[0] != b"x-request-id"), (b"x-request-id", self.id.encode())]
         await self.out(message)
+
+    async def refuse(self, e:Refused)->None:
+        "Answer with a refusal, unless an answer has begun."
+        if not self.begun:
+            for message in refusal(e, self.id): await self.send(message)
 
     def done(self, metrics:Metrics, log:AccessLog)->None:
         "Count it and log it."
@@ -178,6 +197,7 @@ class Passing:
         metrics.request(method, route_of(scope), self.status, seconds)
         log.request(self.id, method, scope["path"], self.status, seconds, client[0] if client else "", self.key, self.note)
 
+# %% ../../nbs/10b_guard.ipynb #09305fc5
 def route_of(scope:Scope)->str:
     "The route's own path; one word for all that nobody serves, so that strangers cannot fill the metrics."
     route = scope.get("route")

@@ -9,7 +9,6 @@ __all__ = ['JSON', 'ARROW_STREAM', 'FULL', 'FAILURES', 'kind_of', 'chunks', 'bod
 
 # %% ../../nbs/10g_handlers.ipynb #109e2e91
 import asyncio
-import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -38,29 +37,29 @@ JSON, ARROW_STREAM = "application/json", "application/vnd.apache.arrow.stream"
 
 def kind_of(request:Request, *kinds:str)->str:
     "The content type, if it is one of these. Raises `Refused`."
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    kind = request.scope["state"]["headers"].get(b"content-type", b"").decode("latin-1").split(";")[0].strip().lower()
     if kind not in kinds: raise Refused(415, f"content-type {kind[:80]!r} is not read here; send {' or '.join(kinds)}")
     return kind
 
-async def chunks(request:Request, most:float, seconds:float)->AsyncIterator[bytes]:
-    "The parts of a body. Raises `Refused` when it gets too long or takes too long."
-    length, size = request.headers.get("content-length", ""), 0
-    if length.isdigit() and int(length) > most: raise Refused(413, f"the body has {length} bytes; {most:.0f} are read at most")
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                message = await request.receive()
-                if message["type"] == "http.disconnect": raise Refused(400, "the caller went away before the body was complete")
-                part = message.get("body", b"")
-                size += len(part)
-                if size > most: raise Refused(413, f"the body is longer than the {most:.0f} bytes that are read at most")
-                yield part
-                if not message.get("more_body"): return
-    except TimeoutError: raise Refused(408, f"the body did not arrive within {seconds:g} s") from None
+async def chunks(request:Request, most:float)->AsyncIterator[bytes]:
+    "The parts of a body. Raises `Refused` when it gets too long; the guard ends it when it takes too long."
+    state, size = request.scope["state"], 0
+    length = state["headers"].get(b"content-length", b"")
+    if length.isdigit() and int(length) > most: raise Refused(413, f"the body has {int(length)} bytes; {most:.0f} are read at most")
+    state["reading"] = True
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect": raise Refused(400, "the caller went away before the body was complete")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > most: raise Refused(413, f"the body is longer than the {most:.0f} bytes that are read at most")
+        if not message.get("more_body"): state["reading"] = False
+        yield part
+        if not state["reading"]: return
 
 async def body_of(service:Service, request:Request)->bytes:
     "A whole body."
-    parts = [part async for part in chunks(request, service.config.serve.max_body_mb * 2**20, service.config.serve.seconds)]
+    parts = [part async for part in chunks(request, service.config.serve.max_body_mb * 2**20)]
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 # %% ../../nbs/10g_handlers.ipynb #dcf39abc
@@ -73,9 +72,7 @@ async def answer_rows(service:Service, request:Request, rows:list[Any], explain:
     service.metrics["og_request_records"].observe(len(rows))
     state = request.scope["state"]
     if not rows: return []
-    try:
-        async with asyncio.timeout(service.config.serve.seconds): found = await service.batcher.answer(rows, state["request_id"], explain)
-    except TimeoutError: raise Refused(503, f"not answered within {service.config.serve.seconds:g} s", retry_after="1") from None
+    found = await service.batcher.answer(rows, state["request_id"], explain)
     state["note"] |= {"og.model_version": found[0]["model_version"], "og.records": len(rows)}
     return found
 
@@ -107,19 +104,20 @@ async def predict_arrow(service:Service, request:Request)->Response:
     config, state = service.config.serve, request.scope["state"]
     if wants_reasons(request): raise Refused(422, "explain is answered for JSON only")
     if service.streams >= 2: raise Refused(503, "two streams are being answered already", retry_after="5")
-    service.streams, place = service.streams + 1, Path(tempfile.mkdtemp(prefix="og_stream_"))
+    service.streams, state["seconds"] = service.streams + 1, config.stream_seconds
+    answered = tempfile.TemporaryFile(dir=service.journal.folder) # noqa: SIM115 - it is read after this; without a name, so nothing stays behind
     try:
-        with (place/"asked").open("wb") as file:
-            async for part in chunks(request, config.max_stream_mb * 2**20, config.stream_seconds): file.write(part)
-        done = asyncio.to_thread(score_stream, service.scorer, place/"asked", place/"answered", state["request_id"], service.name)
-        count, version = await asyncio.shield(asyncio.ensure_future(done))
-        state["note"] |= {"og.model_version": version, "og.records": count}
-        service.metrics["og_request_records"].observe(count)
-        answered = (place/"answered").open("rb") # it can be read to its end after its name is gone
+        with tempfile.TemporaryFile(dir=service.journal.folder) as asked:
+            async for part in chunks(request, config.max_stream_mb * 2**20): asked.write(part)
+            asked.flush()
+            place = lambda file: Path(f"/proc/self/fd/{file.fileno()}")
+            work = asyncio.to_thread(score_stream, service.scorer, place(asked), place(answered), state["request_id"], service.name)
+            count, version = await work
     except BadStream as e: raise Refused(422, str(e)) from None
-    finally:
-        service.streams -= 1
-        shutil.rmtree(place, ignore_errors=True)
+    except OSError as e: raise Refused(503, f"there is no room for the stream: {e.strerror}", retry_after="30") from None
+    finally: service.streams -= 1
+    state["note"] |= {"og.model_version": version, "og.records": count}
+    service.metrics["og_request_records"].observe(count)
     return StreamingResponse(read_parts(answered), media_type=ARROW_STREAM, headers={"x-model-version": version})
 
 async def predict(service:Service, request:Request)->Response:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['META', 'HASHED', 'HEAD', 'LARGE', 'TAIL', 'log', 'new_ids', 'new_id', 'personal', 'journal_schema', 'hashed',
-           'features_column', 'Entry', 'batch_of', 'outcome_type', 'feedback_schema', 'schema_sql', 'retain',
-           'payloads', 'read_segment', 'JournalFull', 'Segment', 'Depth', 'depth', 'born', 'Journal', 'sealed', 'ship',
-           'drop_oldest', 'forget', 'Shipper']
+           'features_column', 'Entry', 'batch_of', 'outcome_type', 'feedback_schema', 'schema_sql', 'adapt', 'payloads',
+           'read_segment', 'JournalFull', 'Segment', 'Depth', 'depth', 'born', 'Journal', 'sealed', 'ship',
+           'drop_oldest', 'forget', 'gently', 'Shipper']
 
 # %% ../../nbs/10_journal.ipynb #c1bec07e
 import fcntl
@@ -125,12 +125,15 @@ def schema_sql(retention_days:int=JournalSettings().retention_days)->str:
     return (ddl("predictions", predictions | by_id, ("predicted_at", "prediction_id"), **kept("predicted_at")) + "\n" +
             ddl("feedback", feedback | by_id, ("prediction_id", "received_at"), **kept("received_at")))
 
-# %% ../../nbs/10_journal.ipynb #89adca77
-def retain(store:Store, days:int)->None:
-    "Let a server forget predictions and outcomes after so many days. Raises `StoreError`."
-    if store.folder: return # files are forgotten by whoever ships
-    for table, at in (("predictions", "predicted_at"), ("feedback", "received_at")):
-        statement = f"ALTER TABLE {table} MODIFY TTL toDateTime({at}) + toIntervalDay({days})"
+# %% ../../nbs/10_journal.ipynb #3fb7efdc
+def adapt(store:Store, days:int)->None:
+    "Add columns that a server's table of predictions lacks, and let it forget rows after so many days. Raises `StoreError`."
+    if store.folder: return # a file has the columns it was written with, and is forgotten by whoever ships
+    kinds = {line.split()[0]: line.strip().rstrip(",") for line in schema_sql().split(") ENGINE")[0].splitlines()[1:] if "INDEX" not in line}
+    asked = [f"ALTER TABLE predictions ADD COLUMN IF NOT EXISTS {column}" for column in kinds.values()]
+    asked += [f"ALTER TABLE {table} MODIFY TTL toDateTime({at}) + toIntervalDay({days})"
+              for table, at in (("predictions", "predicted_at"), ("feedback", "received_at"))]
+    for statement in asked:
         with explained(store.place, statement): store.client.command(statement)
 
 # %% ../../nbs/10_journal.ipynb #afae838b
@@ -254,12 +257,18 @@ def ship(
     table:str="predictions",
 )->int: # Rows
     "Append every sealed segment to the store, once, and delete it. Raises `StoreError`; what was not shipped stays."
-    shipped = 0
+    shipped, failed = 0, list[StoreError]()
     for path, file in sealed(folder):
         rows = read_segment(file)
-        if rows is not None: append(store, table, rows, token=path.stem)
+        try:
+            if rows is not None: append(store, table, rows, token=path.stem)
+        except StoreError as e: # a segment that the store does not want is not to hold up the others
+            failed.append(e)
+            if len(failed) == 3: break
+            continue
         path.unlink()
         shipped += 0 if rows is None else rows.num_rows
+    if failed: raise failed[0]
     return shipped
 
 # %% ../../nbs/10_journal.ipynb #ead18f07
@@ -281,23 +290,28 @@ def forget(folder:Path, days:int)->int: # Files
     for path in old: path.unlink(missing_ok=True)
     return len(old)
 
-# %% ../../nbs/10_journal.ipynb #8e53a5da
+# %% ../../nbs/10_journal.ipynb #6f0b0011
 log = logging.getLogger("og.journal")
 
+def gently()->None:
+    "Let the calling thread, and those it starts, give way to the event loop's: Linux counts niceness by thread."
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+# %% ../../nbs/10_journal.ipynb #8e53a5da
 class Shipper(threading.Thread):
-    "Ships the journal in the background until it is told to stop."
-    def __init__(self, journal:Journal, config:Settings):
+    "Ships a process's journals in the background until it is told to stop."
+    def __init__(self, config:Settings, *journals:Journal):
         super().__init__(name="shipper", daemon=True)
-        self.journal, self.config, self.stopping = journal, config, threading.Event()
+        self.journals, self.folder, self.config, self.stopping = journals, journals[0].folder, config, threading.Event()
         self.store: Store | None = None
         self.failures = self.failed = self.shipped = self.lost = 0 # attempts in a row, and in all; rows
 
     def once(self)->int: # Rows
         "Put aside and ship. Raises `StoreError`."
-        self.journal.put_aside()
+        for journal in self.journals: journal.put_aside()
         if self.store is None:
             self.store = connect(anchored(self.config.store.url), secret(self.config.store.password), self.config.store.timeout, engine=False)
-        shipped = ship(self.journal.folder, self.store)
+        shipped = ship(self.folder, self.store)
         self.shipped += shipped
         if self.store.folder: forget(self.store.folder/"predictions", self.config.journal.retention_days)
         return shipped
@@ -311,13 +325,13 @@ class Shipper(threading.Thread):
         else:
             if self.failures: log.warning("the journal caught up after %d failures", self.failures)
             self.failures = 0
-        if self.config.journal.full == "drop": self.lost += drop_oldest(self.journal.folder, self.config.journal.budget_mb * 2**20)
-        with self.journal.lock:
-            mine = self.journal.segment.size if self.journal.segment else 0
-            self.journal.elsewhere = max(0, depth(self.journal.folder).bytes - mine)
+        if self.config.journal.full == "drop": self.lost += drop_oldest(self.folder, self.config.journal.budget_mb * 2**20)
+        for journal in self.journals:
+            with journal.lock: journal.elsewhere = max(0, depth(self.folder).bytes - (journal.segment.size if journal.segment else 0))
 
     def run(self)->None:
         "Until told to stop."
+        gently()
         while not self.stopping.wait(min(self.config.journal.ship_seconds * 2**min(self.failures, 5), 60)): self.attempt()
         self.attempt() # what is left
 
@@ -325,4 +339,4 @@ class Shipper(threading.Thread):
         "Ship what is left, for so long at most; the rest stays on the disk for whoever starts next."
         self.stopping.set()
         self.join(seconds)
-        self.journal.put_aside()
+        for journal in self.journals: journal.put_aside()

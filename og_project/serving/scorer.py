@@ -27,7 +27,7 @@ from pydantic import FailFast, Field, TypeAdapter
 from ..data.contract import Answer, Record, answer
 from ..features.build import build_features
 from ..model.estimator import RECORD, contributions, rows_table, scores
-from .journal import Entry, Journal, JournalFull, new_ids, personal
+from .journal import Entry, Journal, JournalFull, gently, new_ids, personal
 from .metrics import Distribution, Metrics
 from .slot import Served, Slot
 from ..store import BOUNDS, ahead, arrow_schema, properties
@@ -87,7 +87,11 @@ def cast(column:pa.ChunkedArray, kind:pa.DataType, name:str)->pa.ChunkedArray:
     try: return column.cast(kind)
     except pa.ArrowInvalid as e: raise BadRecords(None, name, f"cannot be {kind}: {str(e).splitlines()[0][:150]}") from None
 
-def read_table(table:pa.Table)->pa.Table: # The contract's columns, then `id` if it was given
+# %% ../../nbs/10d_scorer.ipynb #2611962b
+def read_table(
+    table:pa.Table,
+    checked:bool=False, # Were its values looked at before? Then only its columns are put into the contract's types and order
+)->pa.Table:            # The contract's columns, then `id` if it was given
     "A table held against the contract. Raises `BadRecords`."
     strange = sorted(set(table.column_names) - {*PROPERTIES, "id"})
     if strange: raise BadRecords(None, strange[0], "is no field of the contract")
@@ -97,9 +101,10 @@ def read_table(table:pa.Table)->pa.Table: # The contract's columns, then `id` if
         if kind.name not in table.column_names and not nullable: raise BadRecords(None, kind.name, "is missing")
         given = table[kind.name] if kind.name in table.column_names else pa.chunked_array([pa.nulls(len(table), kind.type)])
         column = columns[kind.name] = cast(given, kind.type, kind.name)
+        if checked: continue
         bad = [(row, reason) for reason, which in wrong(column, spec, nullable) if (row := pc.index(which, True).as_py()) >= 0]
         if bad: raise BadRecords(min(bad)[0], kind.name, min(bad)[1])
-    if RULES: MANY.validate_python(pa.table(columns).to_pylist())
+    if RULES and not checked: MANY.validate_python(pa.table(columns).to_pylist())
     return pa.table(columns)
 
 # %% ../../nbs/10d_scorer.ipynb #5bb003e0
@@ -120,13 +125,15 @@ class Scored(NamedTuple):
 # %% ../../nbs/10d_scorer.ipynb #73ef1757
 class Scorer:
     "Scores batches with what is in the slot, and records them."
-    def __init__(self, slot:Slot, journal:Journal, metrics:Metrics):
+    def __init__(self, slot:Slot, journal:Journal, metrics:Metrics, streams:Journal|None=None):
         self.slot, self.journal, self.metrics = slot, journal, metrics
+        self.streams = streams or journal # a journal of their own, so that nobody waits while megabytes are written
         self.distribution: Distribution | None = None
         self.lock = threading.Lock()
         self.phases = {name: metrics["og_phase_duration_seconds"].labels(name) for name in ("decode", "features", "model", "journal")}
 
-    def score(self, records:pa.Table, ids:pa.Array, requests:pa.Array, served:Served|None=None)->Scored: # `None`: what serves now
+    def score(self, records:pa.Table, ids:pa.Array, requests:pa.Array,
+              served:Served|None=None, journal:Journal|None=None)->Scored: # `None`: what serves now; the one of small batches
         "Score records that were checked, and record the answers. Raises `NoModel`, `JournalFull`; then nothing was answered."
         served = served or self.slot.served
         if served is None: raise NoModel
@@ -136,7 +143,7 @@ class Scorer:
         score = scores(served.model.booster, matrix)
         given = answer(score, served.model.encoder["threshold"])
         t2 = time.perf_counter()
-        self.journal.write(Entry(ids, requests, served.version, served.lookups_until, records, self.hidden(matrix, served), given))
+        (journal or self.journal).write(Entry(ids, requests, served.version, served.lookups_until, records, self.hidden(matrix, served), given))
         t3 = time.perf_counter()
         for name, seconds in zip(("features", "model", "journal"), (t1 - t0, t2 - t1, t3 - t2), strict=True): self.phases[name].observe(seconds)
         self.count(served, given, matrix, score)
@@ -252,28 +259,32 @@ def answers_of(scored:Scored)->list[dict[str, Any]]:
     names = ("id", *scored.answers, "model_version")
     return [dict(zip(names, (*row, scored.version), strict=True)) for row in zip(*columns, strict=True)]
 
-def explain_all(found:list[dict[str, Any]], scored:Scored, part:slice)->None:
-    "Add the reasons to answers."
+def explain_all(found:list[dict[str, Any]], rows:list[Any], scored:Scored, part:slice)->None:
+    "Add the reasons to answers: a category by its word in the record, a number as the model saw it."
     reasons = contributions(scored.served.model.booster, scored.matrix[part])
-    for of_row, of_reasons in zip(found, reasons, strict=True):
-        of_row["reasons"] = [{"feature": name, "value": value if value == value else None, "contribution": added}
+    for of_row, row, of_reasons in zip(found, rows, reasons, strict=True):
+        words = {name: value for name, value in row.__dict__.items() if isinstance(value, str)}
+        of_row["reasons"] = [{"feature": name, "value": words.get(name, value if value == value else None), "contribution": added}
                              for name, value, added in of_reasons]
 
-# %% ../../nbs/10d_scorer.ipynb #f5135afe
-PIECE = 65_536 # rows
+# %% ../../nbs/10d_scorer.ipynb #3cc8afc2
+PIECE = 32_768 # rows: numpy holds the interpreter while it works on them, and others are to be answered meanwhile
 
 class BadStream(ValueError):
     "What came is no Arrow stream, or not all of one."
 
-def pieces(source:Any)->Iterator[pa.Table]: # An Arrow stream
+def pieces(
+    source:Any,        # An Arrow stream
+    checked:bool=False, # Was it looked through before?
+)->Iterator[pa.Table]:
     "The rows of a stream, held against the contract, some at a time. Raises `BadRecords` that counts from the beginning, `BadStream`."
     done = 0
     try:
         for batch in pa.ipc.open_stream(source):
-            batch.validate(full=True) # from outside: an offset that points elsewhere would read elsewhere
+            if not checked: batch.validate(full=True) # from outside: an offset that points elsewhere would read elsewhere
             for start in range(0, len(batch), PIECE):
                 piece = pa.Table.from_batches([batch.slice(start, PIECE)])
-                try: yield read_table(piece)
+                try: yield read_table(piece, checked)
                 except BadRecords as e: raise e.later(done) from None
                 done += len(piece)
     except (pa.ArrowException, OSError) as e: raise BadStream(f"the body is no Arrow stream: {str(e).splitlines()[0][:200]}") from None
@@ -296,9 +307,9 @@ def score_stream(
         given = piece["id"].combine_chunks() if "id" in piece.column_names else None
         fresh = new_ids(len(piece))
         ids = fresh if given is None else pc.coalesce(given, fresh)
-        return scorer.score(piece, ids, pa.repeat(pa.scalar(request_id), len(piece)), served)
+        return scorer.score(piece, ids, pa.repeat(pa.scalar(request_id), len(piece)), served, scorer.streams)
     with pa.memory_map(str(source)) as file, pa.OSFile(str(sink), "wb") as out, pa.ipc.new_stream(out, schema) as writer:
-        for found in ahead(scored, ((piece,) for piece in pieces(file))):
+        for found in ahead(scored, ((piece,) for piece in pieces(file, checked=True)), begin=gently):
             values = [pa.array(column, kind.type) for column, kind in zip(found.answers.values(), arrow_schema(Answer), strict=True)]
             writer.write_batch(pa.RecordBatch.from_arrays([found.ids, *values], schema=schema))
     return count, served.version
@@ -322,6 +333,6 @@ def together(scorer:Scorer, jobs:list[Job])->list[list[dict[str, Any]]]:
     for job in jobs:
         part = slice(start, start + len(job.rows))
         start = part.stop
-        if job.explain: explain_all(found[part], scored, part)
+        if job.explain: explain_all(found[part], job.rows, scored, part)
         given.append(found[part])
     return given

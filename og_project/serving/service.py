@@ -34,12 +34,18 @@ class Service:
         self.name, self.streams, self.opened = config.mlflow.model, 0, threading.Lock()
         self.engine: Store | None = None
         self.past: tuple[float, list[dict[str, Any]]] = (0.0, [])
+        self.guard: Any = None # set by whoever puts one around the application
+
+    def active(self)->int:
+        "Requests under way."
+        return len(self.guard.under_way) if self.guard else 0
 
     def open(self)->None:
         "Open the journal, fill the slot, start what runs beside the requests."
         self.journal = Journal(self.config.journal)
-        self.scorer = Scorer(self.slot, self.journal, self.metrics)
-        self.batcher, self.shipper = Batcher(self.scorer), Shipper(self.journal, self.config)
+        streams = Journal(self.config.journal)
+        self.scorer = Scorer(self.slot, self.journal, self.metrics, streams)
+        self.batcher, self.shipper = Batcher(self.scorer), Shipper(self.config, self.journal, streams)
         if self.slot.served is None: self.slot.from_last()
         if self.given is None: watch(self.slot)
         self.shipper.start()
@@ -68,6 +74,7 @@ def tick(service:Service, seen:dict[str, int])->None: # What was counted before,
     "Set the gauges, and hand over what was counted."
     metrics, waiting, served = service.metrics, depth(service.journal.folder), service.slot.served
     watch_process(metrics, service.journal.folder)
+    metrics["og_http_requests_active"].set(service.active())
     service.scorer.hand_over()
     metrics["og_journal_bytes"].set(waiting.bytes)
     metrics["og_journal_segments"].set(waiting.segments)
@@ -84,6 +91,7 @@ async def ticking(service:Service)->None:
     "Tick once a second until cancelled."
     seen: dict[str, int] = {}
     while True:
+        if service.guard: service.guard.end_overdue()
         try: await asyncio.to_thread(tick, service, seen)
         except FileNotFoundError: pass # a segment was shipped while it was looked at
         await asyncio.sleep(1)
@@ -160,8 +168,8 @@ NO_MODEL = "there is no model to answer with yet: promote a version (make pipeli
 VALUE = next((name for name, (spec, _) in properties(Answer).items() if spec["type"] == "number"), None)
 
 def traffic(service:Service, hours:int=24)->list[dict[str, Any]]: # Of each ten minutes and version: at, version, predictions, mean
-    "Predictions of the last hours, from the store; looked up at most every ten seconds. Raises `StoreError`."
-    if time.monotonic() - service.past[0] > 10:
+    "Predictions of the last hours, from the store; looked up at most every two seconds. Raises `StoreError`."
+    if time.monotonic() - service.past[0] > 2:
         mean = f"avg({VALUE})" if VALUE else "NULL"
         found = query(service.store(), f"""
             SELECT toUnixTimestamp(toStartOfInterval(predicted_at, INTERVAL 10 MINUTE)) AS at, model_version AS version, count() AS predictions,
