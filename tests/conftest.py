@@ -66,7 +66,8 @@ class Project:
     def start(self, *command: str, log: Path | None = None, **more: str) -> Iterator[subprocess.Popen]:
         "Run a command in the background, as the leader of its own group, until the block ends."
         with (log or Path(os.devnull)).open("ab") as out:
-            process = subprocess.Popen(command, cwd=self.folder, env=self.environment(more), start_new_session=True, stdout=out, stderr=out)
+            process = subprocess.Popen(command, cwd=self.folder, env=self.environment(more), start_new_session=True, stdout=out, stderr=out,
+                                       preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's background job ignores it
         try:
             yield process
         finally:

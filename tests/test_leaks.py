@@ -85,7 +85,7 @@ def test_a_leak_planted_on_purpose_is_caught(two_weeks, real, tmp_path, monkeypa
         monkeypatch.setitem(build.KNOWN, "arrived", "sched_dep")
     else:
         honest = build.schedule
-        monkeypatch.setattr(build, "schedule", lambda rows: honest(rows) | {"minute": pc.fill_null(rows["dep_delay"], 0).to_numpy()})
+        monkeypatch.setattr(build, "schedule", lambda rows, clock: honest(rows, clock) | {"minute": pc.fill_null(rows["dep_delay"], 0).to_numpy()})
     assert notices(two_weeks, FROM + timedelta(hours=181, minutes=20), 1, real, tmp_path)
 
 

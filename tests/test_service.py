@@ -221,7 +221,9 @@ def test_a_body_that_does_not_arrive_is_given_up(site):
     with socket.create_connection(("127.0.0.1", site.port)) as s:
         s.sendall(b"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{")
         s.settimeout(20)
-        answer = s.recv(4096).decode()
+        answer = ""
+        while "}" not in answer:  # head and body may come apart
+            answer += s.recv(4096).decode()
     assert answer.startswith("HTTP/1.1 408") and "did not arrive within 1 s" in answer
     assert httpx.post(site.url + "/predict", json=EXAMPLE).status_code == 200
 

@@ -3,14 +3,21 @@ import json
 import os
 import shutil
 import time
+from datetime import UTC, datetime, timedelta
 
 import httpx
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from conftest import model_folder, wait_until
-from test_journal import Callers, assert_all_there_once, shipped
+from test_journal import Callers, assert_all_there_once, on_server, shipped
 
+from og_project.data import ingest
 from og_project.data.contract import EXAMPLE
 from og_project.model.estimator import seal
+from og_project.serving.journal import schema_sql
+from og_project.store import append, connect, create, query
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +164,26 @@ def test_storage_away_while_a_version_is_wanted_is_no_refusal(registry, versions
     finally:
         registry.start_storage()
     wait_until(lambda: serves(empty) == version)
+
+
+def test_lookups_are_made_anew_from_the_store_and_age_without_it(site, clickhouse, real):
+    store = connect(clickhouse.url, "hunter2")
+    create(store, ingest.schema() + "\n" + schema_sql())
+    flights = pq.read_table(real["raw"] / "flights.parquet", filters=pc.field("time_hour") >= datetime(2013, 12, 10, tzinfo=UTC))
+    later = pc.add(flights["time_hour"], pa.scalar(timedelta(days=14)))  # the same fortnight, two weeks on
+    append(store, "flights", flights.set_column(flights.column_names.index("time_hour"), "time_hour", later.cast(flights["time_hour"].type)))
+    site.start(OG_SOURCE="store", OG_SERVE__LOOKUPS_SECONDS="0.5", OG_SERVE__WATCH_SECONDS="0.5", **on_server(clickhouse))
+    until = lambda: httpx.get(site.url + "/model").json()["lookups_until"]
+    wait_until(lambda: until() > "2014-01-12")
+    answered = httpx.post(site.url + "/predict", json=EXAMPLE)
+    clickhouse.stop()
+    wait_until(lambda: any("the lookups stay as of" in line["message"] for line in site.lines()))
+    assert httpx.post(site.url + "/predict", json=EXAMPLE).json()["predictions"][0]["probability"] == answered.json()["predictions"][0]["probability"]
+    assert until() > "2014-01-12" and "og_lookups_age_seconds" in settled(site, "og_lookups_age_seconds")
+    clickhouse.start()
+    wait_until(lambda: len(query(connect(clickhouse.url, "hunter2"), "SELECT * FROM predictions")) == 2)
+    rows = query(connect(clickhouse.url, "hunter2"), "SELECT DISTINCT lookups_until FROM predictions")
+    assert str(rows["lookups_until"][0].as_py()) > "2014-01-12", "the journal says which lookups gave the answer"
 
 
 def test_the_metrics_of_a_model_are_of_its_version(registry, versions, empty):

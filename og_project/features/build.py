@@ -294,8 +294,8 @@ def refresh(
     about:dict[str, Any], # what the model's `encoder.json` says
 )->Lookups:
     "The same lookups with the history that the store has now. Raises `StoreError`."
-    last = query(store, "SELECT toDateTime(max(time_hour), 'UTC') AS at FROM flights")["at"][0].as_py().replace(tzinfo=UTC)
-    until = max(last, as_of(lookups, about))
+    last = query(store, "SELECT toUnixTimestamp(max(time_hour)) AS at FROM flights")["at"][0].as_py()
+    until = max(datetime.fromtimestamp(last, UTC), as_of(lookups, about))
     since, end, late_minutes = (int(lookups["coverage"][name][0].as_py()) for name in ("since", "until", "late_minutes"))
     return lookups | history(store, EVENTS, until - timedelta(hours=end - since), until, late_minutes)
 

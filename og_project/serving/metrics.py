@@ -178,3 +178,4 @@ def log_json()->None:
     handler.setFormatter(ecs_logging.StdlibFormatter(exclude_fields=["process", "log.original"]))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for noisy in ("uvicorn.access", "mlflow", "alembic"): logging.getLogger(noisy).setLevel(logging.WARNING)
+    for noisy in ("urllib3", "clickhouse_connect"): logging.getLogger(noisy).setLevel(logging.CRITICAL) # what they say we say, once

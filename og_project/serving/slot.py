@@ -68,6 +68,7 @@ class Slot:
         self.config, self.changed, self.served = config, changed, served
         self.folder, self.refused, self.reachable, self.from_disk = root()/"models"/"versions", dict[str, str](), True, False
         self.lock, self.wake, self.stopping, self.refreshed = threading.Lock(), threading.Event(), False, 0.0
+        self.fresh = True # could the lookups be made anew when that was last tried?
 
     def put(self, new:Served)->None:
         "Let a model serve from now on."
@@ -84,7 +85,7 @@ class Slot:
                 self.from_disk = True
                 log.info("version %s serves, from the disk; the registry is asked next", about["version"])
         except FileNotFoundError: pass
-        except (ValueError, KeyError, ProjectError) as e: log.error("the last copy on the disk cannot serve: %s", e)
+        except Exception as e: log.error("the last copy on the disk cannot serve: %s", e) # whatever is wrong with it, the registry is asked
 
     def take(self, version:Any)->None: # MLflow's ModelVersion
         "Fetch a version and let it serve. Raises `ModelError`, `RegistryError`."
@@ -92,8 +93,8 @@ class Slot:
         name = str(version.version)
         about = {"name": version.name, "version": name, "run_id": version.run_id, "tags": dict(version.tags)}
         new = open_model(fetch(self.config, version, self.folder), name, about)
-        self.put(new)
         with replacing(self.folder/"champion.json") as aside: aside.write_text(json.dumps(about))
+        self.put(new)
         log.info("version %s serves", name)
 
     def look(self)->str: # What was found, in words
@@ -110,7 +111,7 @@ class Slot:
                 return f"version {name} serves"
             if name in self.refused: return f"version {name} was refused: {self.refused[name]}"
             try: self.take(version)
-            except RegistryError as e: return self.unreachable(e)
+            except (RegistryError, OSError) as e: return self.unreachable(e) # registry, storage or our own disk: no fault of the version
             except Exception as e: # whatever a broken model does, the one before serves on
                 self.refused[name] = str(e)
                 log.error("version %s is refused: %s", name, e)
@@ -137,9 +138,11 @@ def refresh_lookups(slot:Slot)->None:
     try:
         store = connect(anchored(config.store.url), secret(config.store.password), config.store.timeout)
         new = renewed(served, refresh(store, served.model.lookups, served.model.encoder))
-    except Exception as e: # stale lookups are an alarm, not an error
-        log.warning("the lookups stay as of %s: %s", served.lookups_until.isoformat(), e)
+    except Exception as e: # stale lookups are an alarm, not an error; told once
+        if slot.fresh: log.warning("the lookups stay as of %s: %s", served.lookups_until.isoformat(), e)
+        slot.fresh = False
         return
+    slot.fresh = True
     if slot.served is served: slot.put(new)
 
 # %% ../../nbs/10c_slot.ipynb #a131f6ff
