@@ -302,3 +302,21 @@ def test_a_segment_of_a_process_that_lives_is_left_alone(tmp_path):
     journal.put_aside()
     assert ship(journal.folder, connect(f"chdb://{tmp_path / 'data'}", engine=False)) == 3
     assert os.listdir(journal.folder) == []
+
+
+def test_og_tables_makes_the_tables_and_adapts_them(clickhouse, monkeypatch):
+    from click.testing import CliRunner
+
+    from og_project.cli import og
+
+    monkeypatch.setenv("OG_STORE__URL", clickhouse.url)
+    monkeypatch.setenv("OG_STORE__PASSWORD", "hunter2")
+    monkeypatch.setenv("OG_JOURNAL__RETENTION_DAYS", "30")
+    made = CliRunner().invoke(og, ["tables"])
+    assert made.exit_code == 0, made.output
+    store = connect(clickhouse.url, "hunter2")
+    store.client.command("ALTER TABLE predictions DROP COLUMN humid")  # as if the contract had grown since
+    assert CliRunner().invoke(og, ["tables"]).exit_code == 0
+    columns = query(store, "SELECT name FROM system.columns WHERE table = 'predictions'")["name"].to_pylist()
+    assert sorted(columns) == sorted(journal_schema().names)
+    assert "toIntervalDay(30)" in query(store, "SHOW CREATE TABLE predictions")["statement"][0].as_py()
