@@ -11,13 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import wait_until
+from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from og_project.config import root
+from og_project.config import root, settings
 from og_project.data.contract import EXAMPLE, Record
 from og_project.model.estimator import load, predict, rows_table
+from og_project.serving.api import create_app
 from og_project.serving.guard import new_key
 from og_project.serving.metrics import METRICS
+from og_project.serving.slot import open_model
 
 ARROW = {"content-type": "application/vnd.apache.arrow.stream"}
 
@@ -238,6 +241,18 @@ def test_too_many_at_once_are_told_to_come_back(site):
     assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
     [s.close() for s in slow]
     wait_until(lambda: httpx.post(site.url + "/predict", json=EXAMPLE).status_code == 200)
+
+
+def test_a_failure_of_ours_is_logged_with_its_trace_and_told_without(running, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("OG_JOURNAL__FOLDER", str(tmp_path / "journal"))
+    monkeypatch.setenv("OG_STORE__URL", f"chdb://{tmp_path / 'data'}")
+    app = create_app(settings("local"), open_model(running.folder / "models/versions/1", "1", {}))
+    with TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 1)) as client:
+        monkeypatch.setattr(app.app.state.service.scorer, "score", lambda *_: 1 / 0)
+        reply = client.post("/predict", json=EXAMPLE, headers={"x-request-id": "broken-1"})
+    assert reply.status_code == 500 and "ZeroDivision" not in reply.text and reply.json()["request_id"] == "broken-1"
+    told = next(record for record in caplog.records if "broken-1" in record.getMessage())
+    assert told.exc_info[0] is ZeroDivisionError
 
 
 # --- keys ------------------------------------------------------------------------------------------
