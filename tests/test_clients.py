@@ -122,8 +122,8 @@ def test_tritons_own_client(running, frame, expected, binary):
         client.infer("og_project", [bad])
 
 
-def test_every_route_keeps_what_its_description_says(running):
-    "Hundreds of requests that fit the description, and that do not."
+def test_no_route_breaks_or_shows_a_trace_whatever_its_description_allows(running):
+    "Requests made from the description. Whether each answer fits its schema is not asked here."
     schema = schemathesis.openapi.from_url(running.url + "/openapi.json")
     seen = set()
 
