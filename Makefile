@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS = true
 export MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline test lint lint-lock export dag lock serve lab mlflow bench clean
+.PHONY: help setup pipeline test image image-test lint lint-lock export dag lock serve lab mlflow bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,14 @@ test: setup ## pass every test (minutes; `pytest -m "not slow"` for the quick on
 	@$(BIN)/nbdev_test --n_workers 2
 	@$(BIN)/pytest
 
+DOCKER ?= docker
+IMAGE  ?= og-project:$(shell git rev-parse --short HEAD)
+image: ## build the serving image (Docker with BuildKit)
+	@DOCKER_BUILDKIT=1 $(DOCKER) build -q -t $(IMAGE) --build-arg COMMIT=$$(git rev-parse HEAD) --build-arg VERSION=$$(sed -n 's/^version = //p' settings.ini) .
+
+image-test: setup image ## run the serving image in Docker and ask it
+	@IMAGE=$(IMAGE) $(BIN)/pytest tests/test_image.py
+
 SOURCES = find nbs og_project -name '*.ipynb' -not -path '*checkpoints*' -o -name '*.py' | sort | xargs cat | cksum
 lint: setup ## check style, types, notebooks and package in step, graph in step
 	@$(BIN)/ruff check .
@@ -49,7 +57,8 @@ lint-lock: setup ## check that requirements*.txt follow settings.ini (asks the p
 
 COMPILE = $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate setup.py
 lock: ## compile settings.ini into the hashed requirements*.txt
-	@$(COMPILE) --extra serve --extra dev -o $(OUT)requirements-dev.txt
+	@$(COMPILE) --extra serve --extra pipeline --extra dev -o $(OUT)requirements-dev.txt
+	@$(COMPILE) --extra serve --extra pipeline -c $(OUT)requirements-dev.txt -o $(OUT)requirements-pipeline.txt
 	@$(COMPILE) --extra serve -c $(OUT)requirements-dev.txt -o $(OUT)requirements-serve.txt
 	@$(COMPILE) -c $(OUT)requirements-dev.txt -o $(OUT)requirements.txt
 

@@ -15,7 +15,7 @@ setup(
     python_requires=f">={meta['min_python']}",
     packages=find_packages(include=["og_project*"]),
     install_requires=meta["requirements"].split(),
-    extras_require={name: meta[f"{name}_requirements"].split() for name in ("serve", "dev")},
+    extras_require={name: meta[f"{name}_requirements"].split() for name in ("serve", "pipeline", "dev")},
     entry_points={
         "console_scripts": meta["console_scripts"].split(),
         "papermill.engine": meta["papermill_engine"].split(),

@@ -103,3 +103,16 @@ PARTITION BY toYYYYMM(received_at)
 ORDER BY (prediction_id, received_at)
 TTL toDateTime(received_at) + toIntervalDay(365)
 SETTINGS non_replicated_deduplication_window = 10000;
+
+CREATE TABLE IF NOT EXISTS promotions (
+    at DateTime64(6, 'UTC'),
+    model String,
+    kind String,
+    from_version String,
+    to_version String,
+    who String,
+    verdict String,
+    reason String
+) ENGINE = MergeTree
+ORDER BY (model, at)
+SETTINGS non_replicated_deduplication_window = 100;

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Parameter', 'LOOPBACK', 'FILES', 'root', 'ProjectError', 'SettingsError', 'Section', 'StoreSettings',
-           'MlflowSettings', 'ServeSettings', 'JournalSettings', 'Settings', 'secret', 'merge', 'check_environment',
-           'read_yaml', 'settings', 'anchored']
+           'MlflowSettings', 'ServeSettings', 'JournalSettings', 'GateSettings', 'MonitorSettings', 'Settings',
+           'secret', 'merge', 'check_environment', 'read_yaml', 'settings', 'anchored']
 
 # %% ../nbs/00_config.ipynb #c7b6a9c0
 import os
@@ -82,6 +82,29 @@ class JournalSettings(Section):
     retention_days: int = 365           # in the store
     hash_key: SecretStr | None = None   # for personal fields; only from OG_JOURNAL__HASH_KEY
 
+# %% ../nbs/00_config.ipynb #80c22e08
+class GateSettings(Section):
+    "When a retrained model may take the champion's place: `config/gate.yml` holds the limits, each with its reason."
+    mode: Annotated[Literal["off", "dry-run", "on"], BeforeValidator(lambda v: {True: "on", False: "off"}.get(v, v))] = "on" # YAML reads on as true
+    min_rows: int = 1_000      # fresh rows
+    most_rows: int = 10_000    # of them that are looked at, drawn evenly
+    repeats: int = 100         # of the bootstrap
+    max_loss: float = 0.01     # of quality, as a share of the champion's
+    max_gain: float = 0.1      # the same
+    slice_rows: int = 500      # in a slice
+    slice_loss: float = 0.03   # of quality in a slice, as a share of the champion's
+    calibration: float = 0.05  # in standard deviations of the target
+    latency: float = 1.5       # times the champion's
+    size: float = 2            # times the champion's
+
+class MonitorSettings(Section):
+    "What watches predictions and database: how far back, how often, and where Prometheus finds it."
+    inside: bool = False       # within the service (one worker), as the local contour does
+    hours: float = 24          # of predictions that are compared with the reference
+    seconds: float = 60        # between two looks
+    host: str = "127.0.0.1"
+    port: int = 9_101
+
 # %% ../nbs/00_config.ipynb #5fe7fa0c
 Parameter = Annotated[int | float | str, BeforeValidator(lambda value: yaml.safe_load(value) if isinstance(value, str) else value)]
 
@@ -96,6 +119,8 @@ class Settings(BaseSettings):
     mlflow: MlflowSettings = MlflowSettings()
     serve: ServeSettings = ServeSettings()
     journal: JournalSettings = JournalSettings()
+    gate: GateSettings = GateSettings()
+    monitor: MonitorSettings = MonitorSettings()
     model: dict[str, Parameter] = {}       # the learner's parameters; from the environment, "7" is a number
 
     @model_validator(mode="after")
@@ -152,12 +177,13 @@ def settings(
     if contour not in FILES: raise SettingsError(f"OG_CONTOUR={contour}: the contours are {', '.join(FILES)}")
     folder = folder or root()/"config"
     check_environment(set(os.environ))
-    values = merge(read_yaml(folder/"base.yml"), read_yaml(folder/FILES[contour])) | {"contour": contour}
+    shared = read_yaml(folder/"base.yml") | {"gate": read_yaml(folder/"gate.yml")}
+    values = merge(shared, read_yaml(folder/FILES[contour])) | {"contour": contour}
     try: return Settings(**values).model_copy(update={"contour": contour}) # who asks for a contour gets it, whatever OG_CONTOUR says
     except ValidationError as e:
         first = e.errors(include_input=False, include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"setting {key or 'together'!r}: {first['msg']} (in config/{FILES[contour]}, config/base.yml or OG_*)") from None
+        raise SettingsError(f"setting {key or 'together'!r}: {first['msg']} (in config/{FILES[contour]}, base.yml, gate.yml or OG_*)") from None
 
 # %% ../nbs/00_config.ipynb #72022284
 def anchored(

@@ -7,7 +7,8 @@ __all__ = ['Lookups', 'FEW', 'Index', 'Words', 'TAXI_MINUTES', 'KEYS', 'KNOWN', 
            'CATEGORICAL', 'WEATHER', 'FEATURES', 'GROUPS', 'EVENTS', 'BLOCK', 'local_time', 'hour_of', 'schedule',
            'holiday_days', 'calendar', 'write_lookups', 'read_lookups', 'index', 'words', 'code', 'at', 'joined',
            'Keyed', 'keyed', 'plane_and_route', 'history_sql', 'history', 'Tally', 'tally', 'mean_of_windows', 'recent',
-           'Features', 'ready', 'build_features', 'refresh', 'as_of', 'dictionaries', 'block', 'build', 'demo_build']
+           'Features', 'ready', 'build_features', 'refresh', 'as_of', 'dictionaries', 'seen', 'block', 'build',
+           'demo_build', 'past']
 
 # %% ../../nbs/04_features.ipynb #56e45e0a
 from dataclasses import dataclass
@@ -326,21 +327,26 @@ def dictionaries(
 # %% ../../nbs/04_features.ipynb #42969790
 BLOCK = 3 # months
 
-def block(
+def seen(
     store:Store,
     records:str,      # A table, or a table function
     first:datetime,   # History from here on
-    since:datetime,   # The block
+    since:datetime,   # The window
     until:datetime,
     fixed:Lookups,    # from `dictionaries`
     late_minutes:int,
-)->pa.Table:          # KEY, FEATURES (float32), TARGET (null where the outcome is not known)
-    "The features of a block of records. Raises `StoreError`."
+)->tuple[pa.Table, np.ndarray]: # (n,) the records with TARGET (null where the outcome is not known); (n, len(FEATURES)) float32
+    "The records of a window, and what a model sees of them. Raises `StoreError`."
     asked = f"SELECT * FROM {records} WHERE sched_dep >= {{since:DateTime64(6, 'UTC')}} AND sched_dep < {{until:DateTime64(6, 'UTC')}}"
     rows = query(store, f"{asked} ORDER BY {', '.join(KEY)}", {"since": since, "until": until})
     matrix = build_features(rows, ready(fixed | history(store, records, first, until, late_minutes)))
+    return rows.append_column(TARGET, pc.greater_equal(rows["arr_delay"], late_minutes)), matrix
+
+def block(store:Store, records:str, first:datetime, since:datetime, until:datetime, fixed:Lookups, late_minutes:int)->pa.Table:
+    "The features of a block of records: KEY, FEATURES (float32), TARGET."
+    rows, matrix = seen(store, records, first, since, until, fixed, late_minutes)
     columns = {name: rows[name] for name in KEY if name not in FEATURES} | dict(zip(FEATURES, matrix.T, strict=True))
-    return pa.table(columns | {TARGET: pc.greater_equal(rows["arr_delay"], late_minutes)})
+    return pa.table(columns | {TARGET: rows[TARGET]})
 
 # %% ../../nbs/04_features.ipynb #eeef1abe
 def build(
@@ -373,3 +379,15 @@ def demo_build()->dict[str, Path]: # Name -> path: `features`, `lookups`, and th
     build(connect(), parquet(demo["records"]), parquet(demo["raw"]/"flights.parquet"), parquet(demo["external"]/"planes.parquet"),
           aside["features"], aside["lookups"], moment("2014-01-01"), 15)
     return demo | publish(aside)
+
+# %% ../../nbs/04_features.ipynb #30d382dd
+def past(
+    store:Store,
+    records:str,     # A table, or a table function
+    lookups:Lookups, # of the model that is asked
+    since:datetime,  # The window
+    until:datetime,
+)->tuple[pa.Table, np.ndarray]: # As `seen`
+    "The records of a past window, and what a model with these lookups would have seen of each. Raises `StoreError`."
+    late_minutes = int(lookups["coverage"]["late_minutes"][0].as_py())
+    return seen(store, records, since - REACH, since, until, lookups, late_minutes)

@@ -6,6 +6,7 @@
 __all__ = ['months_before', 'split', 'best_threshold']
 
 # %% ../../nbs/06_train.ipynb #bc041ad3
+from calendar import monthrange
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -20,10 +21,11 @@ def months_before(
     until:datetime, # a moment
     months:int,
 )->datetime:        # The same day and time on the clock of ZONE, so many months earlier
-    "Go back by whole months. The day must exist in that month: begin windows on the first."
+    "Go back by whole months; to the last day of a month that is too short."
     local = until.astimezone(ZoneInfo(ZONE))
     index = local.year * 12 + local.month - 1 - months
-    return local.replace(year=index // 12, month=index % 12 + 1).astimezone(UTC)
+    year, month = index // 12, index % 12 + 1
+    return local.replace(year=year, month=month, day=min(local.day, monthrange(year, month)[1])).astimezone(UTC)
 
 # %% ../../nbs/06_train.ipynb #8194b177
 def split(

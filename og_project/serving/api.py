@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 
 from ..config import Settings, root, settings
 from ..data.contract import EXAMPLE, Answer
+from ..lifecycle.monitor import told
 from .guard import Guard
 from og_project.serving.handlers import (
     ARROW_STREAM,
@@ -127,13 +128,20 @@ def add_model(app:FastAPI, service:Service)->None:
         "Predictions of the last 24 hours by ten minutes and version, from the store."
         return await asyncio.to_thread(traffic, service)
 
+    @app.get("/drift", responses={503: ERRORS[503]}, tags=["model"])
+    async def drifted()->Any:
+        "What the monitor saw: drift by feature, live quality, tables; `null` while there is nothing to compare with."
+        report = await asyncio.to_thread(service.monitor.recent)
+        return told(report) if report else None
+
 # %% ../../nbs/11_serve.ipynb #badbabd2
 def add_operations(app:FastAPI, service:Service)->None:
     "For Prometheus, and for whoever promotes."
     @app.get("/metrics", tags=["operations"])
     async def metrics()->Response:
         "For Prometheus."
-        return Response(await asyncio.to_thread(service.metrics.page), media_type="text/plain; version=0.0.4")
+        page = await asyncio.to_thread(lambda: service.metrics.page() + service.monitor.page())
+        return Response(page, media_type="text/plain; version=0.0.4")
 
     @app.post("/admin/reload", tags=["operations"])
     async def reload()->dict[str, str]:

@@ -1,0 +1,55 @@
+# Two images: `serve` (the default: the prediction service) and `pipeline` (stages, registry, monitor, and what Airflow runs).
+#   docker build -t og-project .                docker build --target pipeline -t og-project-pipeline .
+ARG PYTHON=3.11-slim
+
+FROM python:${PYTHON} AS base
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PATH=/venv/bin:$PATH OG_ROOT=/app PYTHONPATH=/app \
+    PLOOMBER_STATS_ENABLED=false MLFLOW_DISABLE_TELEMETRY=true DVC_NO_ANALYTICS=true GIT_PYTHON_REFRESH=quiet
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
+    && useradd --uid 10001 --create-home --shell /usr/sbin/nologin og \
+    && mkdir -p /app/journal /app/models /app/data /app/reports && chown -R og:og /app
+WORKDIR /app
+
+# The locked, hashed requirements, apart from the code: a change of code leaves these layers as they are
+FROM base AS build
+COPY requirements-dev.txt /tmp/
+RUN python -m venv /tmp/uv && /tmp/uv/bin/pip install -q --no-cache-dir "$(grep -o '^uv==[0-9.]*' /tmp/requirements-dev.txt)" && python -m venv --without-pip /venv
+COPY requirements-serve.txt /tmp/
+RUN --mount=type=cache,target=/root/.cache/uv VIRTUAL_ENV=/venv UV_LINK_MODE=copy /tmp/uv/bin/uv pip sync -q --require-hashes /tmp/requirements-serve.txt \
+    && find /venv -type d -name tests -prune -exec rm -rf {} + && rm -rf /venv/lib/python*/site-packages/pyarrow/include \
+    && printf '#!/venv/bin/python\nfrom og_project.cli import og\nog()\n' >/venv/bin/og && chmod 755 /venv/bin/og
+
+FROM build AS build-pipeline
+COPY requirements-pipeline.txt /tmp/
+RUN --mount=type=cache,target=/root/.cache/uv VIRTUAL_ENV=/venv UV_LINK_MODE=copy /tmp/uv/bin/uv pip sync -q --require-hashes /tmp/requirements-pipeline.txt \
+    && printf '[console_scripts]\nog = og_project.cli:og\n[papermill.engine]\npapermill = og_project.lifecycle.pipeline:RunEngine\n' >/tmp/entry_points.txt \
+    && folder="$(/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/og_project-0.dist-info" && mkdir "$folder" \
+    && printf 'Metadata-Version: 2.1\nName: og_project\nVersion: 0\n' >"$folder/METADATA" && mv /tmp/entry_points.txt "$folder/"
+
+FROM base AS pipeline
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends git && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
+COPY --from=build-pipeline /venv /venv
+COPY --chown=og:og . /app
+ARG COMMIT=unknown
+ARG VERSION=0
+LABEL org.opencontainers.image.revision=$COMMIT org.opencontainers.image.version=$VERSION org.opencontainers.image.title="og-project pipeline"
+USER og
+ENTRYPOINT ["og"]
+CMD ["--help"]
+
+FROM base AS serve
+COPY --from=build /venv /venv
+COPY settings.ini requirements.txt app.py pipeline.yaml env.yaml /app/
+COPY config /app/config
+COPY page /app/page
+COPY og_project /app/og_project
+ARG COMMIT=unknown
+ARG VERSION=0
+LABEL org.opencontainers.image.revision=$COMMIT org.opencontainers.image.version=$VERSION org.opencontainers.image.title="og-project service"
+USER og
+EXPOSE 8080
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/health/ready', timeout=2)"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["og"]
+CMD ["serve"]

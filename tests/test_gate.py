@@ -1,0 +1,240 @@
+"""The gate on real flights: a better model passes; each bad one is stopped by the check that is meant for it.
+
+The ledger and the commands around it, on a registry of their own."""
+import json
+import re
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from conftest import PARAMS, small_project, wait_until
+
+from og_project.cli import REFUSED, og
+from og_project.config import GateSettings
+from og_project.data.contract import moment
+from og_project.features.build import FEATURES
+from og_project.lifecycle.gate import Asked, Check, compare, fresh, trained_until
+from og_project.model import estimator, train
+from og_project.store import connect, parquet
+
+QUICK = {"OG_GATE__MIN_ROWS": "500", "OG_GATE__MAX_LOSS": "0.05", "OG_GATE__CALIBRATION": "0.3", "OG_GATE__LATENCY": "3", "OG_GATE__SIZE": "3",
+         "OG_GATE__REPEATS": "20", "OG_GATE__MOST_ROWS": "3000"}
+LIMITS = GateSettings(repeats=40, most_rows=6_000)
+
+
+def made(real: dict[str, Path], folder: Path, parts: dict[str, pa.Table], **params) -> Path:
+    "A sealed model of these parts, which says what it was trained on."
+    booster, _ = estimator.fit(parts["train"], parts["valid"], PARAMS | params)
+    windows = {name: [str(of(part["sched_dep"]).as_py()) for of in (pc.min, pc.max)] + [part.num_rows] for name, part in parts.items()}
+    records = pq.read_table(real["records"])
+    estimator.save(folder, booster, real["lookups"], records.slice(records.num_rows - 20), threshold=0.3, windows=windows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def parts(real) -> dict[str, pa.Table]:
+    return train.split(pq.read_table(real["features"]), moment("2014-01-01"))
+
+
+@pytest.fixture(scope="module")
+def good(real, parts, tmp_path_factory) -> Path:
+    "What serves: a decent model."
+    return made(real, tmp_path_factory.mktemp("gate") / "champion", parts)
+
+
+def asked(real: dict[str, Path], folder: Path, version: str) -> tuple[pa.Table, np.ndarray, Asked]:
+    model = estimator.load(folder)
+    rows, target, score = fresh(connect(), parquet(real["records"]), model, trained_until(model), moment("2014-01-01"), LIMITS.most_rows)
+    return rows, target, Asked(version, model, folder, score)
+
+
+def checks(real, ours: Path, theirs: Path, **changes) -> dict[str, Check]:
+    (rows, target, new), (_, _, old) = (asked(real, folder, version) for folder, version in ((ours, "2"), (theirs, "1")))
+    return {check.name: check for check in compare(rows, target, replace(new, **changes), old, LIMITS)}
+
+
+def refused(found: dict[str, Check]) -> set[str]:
+    return {name for name, check in found.items() if not check.passed}
+
+
+def test_both_are_asked_about_the_same_records_later_than_their_training(real, good):
+    rows, target, model = asked(real, good, "1")
+    assert len(rows) == len(target) == len(model.score) == LIMITS.most_rows
+    assert pc.min(rows["sched_dep"]).as_py() > trained_until(model.model) > moment("2013-10-31")
+
+
+def test_what_the_gate_shows_a_model_is_what_training_showed_it(real, parts, good):
+    model = estimator.load(good)
+    _, _, score = fresh(connect(), parquet(real["records"]), model, moment("2013-12-01"), moment("2013-12-03"), 10**9)
+    days = parts["test"].filter((pc.field("sched_dep") > moment("2013-12-01")) & (pc.field("sched_dep") < moment("2013-12-03")))
+    matrix = np.stack([days[name].to_numpy() for name in FEATURES], axis=1)
+    np.testing.assert_array_equal(score, estimator.scores(model.booster, matrix))
+
+
+def test_a_better_model_passes(real, parts, good, tmp_path):
+    weak = made(real, tmp_path / "weak", parts, num_boost_round=6)
+    found = checks(real, good, weak)
+    assert refused(found) - {"latency", "size"} == set()   # ten times the trees: larger and slower, and better
+    assert found["quality"].numbers["low"] > 0 and 0 < found["leak"].numbers["gain"] < LIMITS.max_gain
+
+
+def test_the_same_model_passes_every_check(real, good, tmp_path):
+    assert refused(checks(real, shutil.copytree(good, tmp_path / "same"), good)) == set()
+
+
+def test_a_worse_one_is_stopped_by_quality(real, parts, good, tmp_path):
+    found = checks(real, made(real, tmp_path / "worse", parts, num_boost_round=8), good)
+    assert "quality" in refused(found) and re.search(r"roc_auc changes by -\d", found["quality"].said)
+
+
+def test_one_that_is_better_overall_and_worse_on_a_slice_is_stopped_by_slices(real, good, tmp_path):
+    rows, target, old = asked(real, good, "1")
+    there = np.flatnonzero(np.array(rows["origin"].to_pylist()) == "LGA")  # it guesses there, and knows a little more elsewhere
+    score = np.clip(old.score + 0.12 * (target - target.mean()), 0, 1)
+    score[there] = np.random.default_rng(1).permutation(old.score[there])
+    found = checks(real, shutil.copytree(good, tmp_path / "uneven"), good, score=score)
+    assert "slices" in refused(found) and "origin=LGA" in found["slices"].said
+    assert not {"quality", "leak"} & refused(found), found["quality"].said
+
+
+def test_a_leak_is_stopped_by_leak(real, good, tmp_path):
+    rows, target, _ = asked(real, good, "1")
+    known = pc.fill_null(rows["dep_delay"], 0).to_numpy()  # known only after departure
+    found = checks(real, shutil.copytree(good, tmp_path / "leaky"), good, score=1 / (1 + np.exp(-known / 20)))
+    assert "leak" in refused(found) and "gain" in found["leak"].needed
+
+
+def test_a_miscalibrated_one_is_stopped_by_calibration_alone(real, good, tmp_path):
+    _, _, old = asked(real, good, "1")
+    found = checks(real, shutil.copytree(good, tmp_path / "sure"), good, score=old.score**3)  # the order is the same
+    assert refused(found) == {"calibration"}
+
+
+def test_a_slow_and_large_one_is_stopped_by_latency_and_size(real, parts, good, tmp_path):
+    found = checks(real, made(real, tmp_path / "slow", parts, num_boost_round=600, num_leaves=63), good)
+    assert {"latency", "size"} <= refused(found)
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda record: record["properties"].pop("temp"), "temp is gone"),
+    (lambda record: record["required"].append("temp"), "temp has to be given"),
+    (lambda record: record["properties"]["flight"].update(maximum=99), "flight has another type or range"),
+])
+def test_another_contract_is_stopped_by_contract(real, good, tmp_path, change, said):
+    ours = shutil.copytree(good, tmp_path / "other")
+    contract = json.loads((ours / "contract.json").read_text())
+    change(contract["record"])
+    (ours / "contract.json").write_text(json.dumps(contract))
+    estimator.seal(ours)
+    found = checks(real, ours, good)
+    assert refused(found) == {"contract"} and said in found["contract"].said
+
+
+def test_other_answers_to_golden_rows_are_stopped_by_golden(real, good, tmp_path):
+    ours = shutil.copytree(good, tmp_path / "other")
+    golden = json.loads((ours / "golden.json").read_text())
+    golden[0]["answer"]["probability"] += 0.01
+    (ours / "golden.json").write_text(json.dumps(golden))
+    estimator.seal(ours)
+    assert refused(checks(real, ours, good)) == {"golden"}
+
+
+def test_a_handful_of_fresh_records_is_stopped_by_fresh(real, good, tmp_path):
+    (rows, target, new), (_, _, old) = (asked(real, folder, "1") for folder in (good, good))
+    few = compare(rows[:50], target[:50], replace(new, score=new.score[:50]), replace(old, score=old.score[:50]), LIMITS)
+    assert refused({check.name: check for check in few}) == {"fresh"}
+
+
+# --- the commands, on a project of their own -----------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    "A champion trained until December, and what comes after."
+    made = small_project(tmp_path_factory.mktemp("lifecycle") / "copy")
+    for stage in ("ingest", "features", "train", "evaluate"):
+        made.run("og", "run", stage, "-p", "until", "2013-12-01")
+    made.run("og", "register", "--promote-first")
+    return made
+
+
+def said(project, *command: str, code: int = 0, **more: str):
+    done = project.run("og", *command, "--json", check=False, **more)
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_retrain_gate_promote_and_roll_back_under_load(project):
+    import httpx
+
+    for stage in ("ingest", "features", "train", "evaluate"):
+        project.run("og", "run", stage, "-p", "until", "2014-01-01")
+    assert said(project, "register")["version"] == "2"
+    # given: nobody has asked the gate
+    assert "has no verdict" in project.run("og", "promote", check=False).stderr
+    # when: it is asked
+    verdict = said(project, "gate", **QUICK)
+    assert verdict["passed"] and verdict["against"] == "1" and {check["name"] for check in verdict["checks"]} >= {"quality", "slices", "latency"}
+    assert "<svg" not in (page := (project.folder / "reports/gate.html").read_text()) and "data:image/svg+xml" in page
+    from mlflow import MlflowClient
+
+    version = MlflowClient(f"sqlite:///{project.folder}/mlflow.db").get_model_version("og_project", "2")
+    assert version.tags["verdict"] == "passed" and version.tags["report"].endswith(".html")
+    assert {"gate.quality.low"} <= MlflowClient(f"sqlite:///{project.folder}/mlflow.db").get_run(version.run_id).data.metrics.keys()
+    # then: the service takes it, and gives it back, and fails nobody
+    with project.serving(OG_SERVE__WATCH_SECONDS="0.5") as url:
+        example = httpx.get(f"{url}/openapi.json").json()["components"]["schemas"]["Record"]["examples"][0]
+
+        def asked() -> str:
+            reply = httpx.post(f"{url}/predict", json=example)
+            assert reply.status_code == 200, reply.text
+            return reply.json()["model_version"]
+
+        assert asked() == "1"
+        assert said(project, "promote", "--reason", "retrained")["to_version"] == "2"
+        wait_until(lambda: asked() == "2", seconds=20)
+        assert said(project, "rollback", "--reason", "a test")["to_version"] == "1"
+        wait_until(lambda: asked() == "1", seconds=20)
+    past = said(project, "history")
+    assert [(c["kind"], c["from_version"], c["to_version"]) for c in past] == [("promote", "", "1"), ("promote", "1", "2"), ("rollback", "2", "1")]
+    between = datetime.fromisoformat(past[1]["at"]).astimezone(UTC)
+    assert said(project, "history", "--at", between.isoformat())["to_version"] == "2"
+    assert "nothing served then" in project.run("og", "history", "--at", "2001-01-01").stdout
+
+
+@pytest.mark.slow
+def test_a_refused_version_is_not_promoted_unless_somebody_says_why(project):
+    project.run("og", "run", "train", "-p", "until", "2014-01-01", OG_MODEL='{"objective": "binary", "num_boost_round": 2, "num_leaves": 3}')
+    project.run("og", "run", "evaluate", "-p", "until", "2014-01-01")
+    worst = said(project, "register")["version"]
+    verdict = said(project, "gate", code=REFUSED, **QUICK)
+    assert "quality" in {check["name"] for check in verdict["checks"] if not check["passed"]}
+    refusal = project.run("og", "gate", check=False, **QUICK).stdout
+    assert "REFUSED quality" in refusal and "needed:" in refusal
+    assert f"version {worst} was refused" in project.run("og", "promote", check=False).stderr
+    assert said(project, "gate", OG_GATE__MODE="dry-run", **QUICK)["passed"] is False
+    assert said(project, "gate", OG_GATE__MODE="off")["passed"] is True
+    assert "say why" in project.run("og", "promote", "--force", check=False).stderr
+    assert said(project, "promote", "--force", "--reason", "to see what happens")["verdict"] == "refused"
+    assert said(project, "rollback")["to_version"] == "1"
+
+
+def test_every_limit_has_its_reason():
+    from og_project.config import root
+
+    lines = [line for line in (root() / "config/gate.yml").read_text().splitlines() if not line.startswith("#")]
+    assert {line.split(":")[0] for line in lines} == set(GateSettings.model_fields)
+    assert all(len(line.split("#")[1]) > 30 for line in lines)
+
+
+@pytest.mark.parametrize("verb", ["register", "gate", "promote", "rollback", "history"])
+def test_help_teaches(verb):
+    text = CliRunner().invoke(og, [verb, "--help"]).output
+    assert "--json" in text and len(text) > 250

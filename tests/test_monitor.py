@@ -1,0 +1,101 @@
+"""What the monitor sees of a running service, embedded and on a server; and the smoke test that asks it."""
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import wait_until
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from og_project.config import root
+from og_project.data.contract import EXAMPLE
+from og_project.features.build import FEATURES
+from og_project.lifecycle.monitor import WATCHED, drift, jensen_shannon, psi
+from og_project.lifecycle.smoke import SmokeError, smoke, watch
+from og_project.serving.journal import schema_sql
+from og_project.store import append, connect, create, query
+
+counts = st.lists(st.integers(0, 10**9), min_size=3, max_size=3).map(np.array)
+
+
+@given(counts, counts)
+def test_distances_are_distances(a, b):
+    for distance in (psi, jensen_shannon):
+        assert distance(a, a) == 0 and distance(a, b) >= -1e-12 and np.isfinite(distance(a, b))
+        assert distance(a, b) == pytest.approx(distance(b, a), rel=1e-6, abs=1e-9)
+    assert jensen_shannon(a, b) <= 1
+
+
+@pytest.fixture(scope="module")
+def asked(running, records):
+    "A thousand real records, and a flood of strange ones; half of the real ones come true."
+    with httpx.Client(base_url=running.url, timeout=60) as client:
+        said = client.post("/predict", json=records).json()["predictions"]
+        client.post("/predict", json=[EXAMPLE | {"tailnum": None, "dest": "XXX", "temp": 100.0}] * 500)
+        wait_until(lambda: running.stored("SELECT count() AS n FROM predictions")[0]["n"] >= 1500)
+        outcomes = [{"id": p["id"], "outcome": bool(i % 2)} for i, p in enumerate(said[:500])]
+        assert client.post("/feedback", json=outcomes).status_code == 200
+        yield client
+
+
+def test_drift_is_seen_by_feature_and_told_to_machines(running, asked):
+    def report():
+        return asked.get("/drift").json()
+
+    wait_until(lambda: (report() or {}).get("quality", {}).get("outcomes") == 500, seconds=90)
+    seen = report()
+    of = {d["feature"]: d for d in seen["drift"]}
+    assert set(of) == {*FEATURES, ""} and seen["rows"] >= 1500 and {t["table"] for t in seen["tables"]} >= {"predictions", "feedback"}
+    assert of["temp"]["psi"] > 1  # nobody saw 100 °F in winter
+    assert 0.3 < of["dest"]["unknown"] < 0.4 and of["carrier"]["unknown"] == 0  # a destination that training never saw
+    assert {"roc_auc", "brier", "said", "seen"} <= seen["quality"].keys() and seen["quality"]["seen"] == 0.5
+    text = asked.get("/metrics").text
+    families = {f.name: f for f in text_string_to_metric_families(text)}
+    told = {s.labels["feature"]: s.value for s in families["og_drift_psi"].samples}
+    assert told["temp"] == pytest.approx(of["temp"]["psi"], rel=0.2) and "score" in told
+    assert {s.labels["table"] for s in families["og_store_rows"].samples} >= {"predictions"}
+
+
+def test_every_metric_of_the_monitor_is_documented():
+    docs = (root() / "docs/monitoring.md").read_text()
+    for name, (text, labels) in WATCHED.items():
+        assert f"| `{name}` |" in docs and all(f"`{label}`" in docs for label in labels) and text
+        assert re.search(r"_(ratio|seconds|bytes|rows|parts|psi|shannon|predictions|mean|quality|outcomes|passed|changes)$", name)
+
+
+def test_a_server_counts_as_the_embedded_engine_does(running, asked, clickhouse):
+    reference = json.loads((running.folder / "models/versions/1/reference.json").read_text())
+    here = connect(f"chdb://{running.folder / 'data'}")
+    create(here, schema_sql())
+    there = connect(clickhouse.url, "hunter2")
+    create(there, schema_sql())
+    files = sorted((Path(running.folder) / "data/predictions").glob("*.parquet"))
+    for path in files:
+        append(there, "predictions", pq.read_table(path), token=path.stem)
+    window = datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC) + timedelta(hours=1)
+    ours, theirs = (drift(store, reference, "1", *window) for store in (here, there))
+    assert ours[0] == theirs[0] and ours[1] == pytest.approx(theirs[1]) and ours[2] == theirs[2]
+    assert query(there, "SELECT count() AS n FROM predictions")["n"][0].as_py() >= 1500
+
+
+def test_smoke_finds_its_prediction_in_the_store(running, asked):
+    store = connect(f"chdb://{running.folder / 'data'}")
+    create(store, schema_sql())
+    found = smoke(running.url, version="1", store=store)
+    assert running.stored(f"SELECT request_id FROM predictions WHERE prediction_id = '{found['id']}'") == [{"request_id": found["request_id"]}]
+    assert watch(running.url, "", 1)["errors"] == 0
+
+
+def test_smoke_says_what_is_wrong(running):
+    with pytest.raises(SmokeError, match="serves version 1, not 9"):
+        smoke(running.url, version="9", seconds=0.5)
+    with pytest.raises(SmokeError, match="is not ready: no answer"):
+        smoke("http://127.0.0.1:9", seconds=0.5)
+    with pytest.raises(SmokeError, match="99th percentile"):
+        watch(running.url, "", 1, max_p99=0.0)
