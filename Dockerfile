@@ -33,7 +33,7 @@ COPY --chown=og:og . /app
 ARG COMMIT=unknown
 ARG VERSION=0
 LABEL org.opencontainers.image.revision=$COMMIT org.opencontainers.image.version=$VERSION org.opencontainers.image.title="og-project pipeline"
-USER og
+USER 10001
 ENTRYPOINT ["og"]
 CMD ["--help"]
 
@@ -46,7 +46,7 @@ COPY og_project /app/og_project
 ARG COMMIT=unknown
 ARG VERSION=0
 LABEL org.opencontainers.image.revision=$COMMIT org.opencontainers.image.version=$VERSION org.opencontainers.image.title="og-project service"
-USER og
+USER 10001
 EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/health/ready', timeout=2)"]

@@ -43,12 +43,15 @@ image-test: setup image ## run the serving image in Docker and ask it
 	@IMAGE=$(IMAGE) $(BIN)/pytest tests/test_image.py
 
 SOURCES = find nbs og_project -name '*.ipynb' -not -path '*checkpoints*' -o -name '*.py' | sort | xargs cat | cksum
-lint: setup ## check style, types, notebooks and package in step, graph in step
+lint: setup ## check style, types, notebooks and package in step, graph in step, Dockerfile and GitLab's file
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@before=$$($(SOURCES)); $(BIN)/nbdev_export; $(BIN)/nbdev_clean; test "$$before" = "$$($(SOURCES))" || \
 		{ echo "notebooks were not clean, or the package was not what they export; it is now: see git diff"; exit 1; }
 	@$(BIN)/og dag --check
+	@$(BIN)/check-jsonschema -q --builtin-schema vendor.gitlab-ci .gitlab-ci.yml
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/shellcheck .ci/run
 
 lint-lock: setup ## check that requirements*.txt follow settings.ini (asks the package index)
 	@mkdir -p build/lock && cp requirements*.txt build/lock/

@@ -214,10 +214,10 @@ def test_a_refused_version_is_not_promoted_unless_somebody_says_why(project):
     project.run("og", "run", "train", "-p", "until", "2014-01-01", OG_MODEL='{"objective": "binary", "num_boost_round": 2, "num_leaves": 3}')
     project.run("og", "run", "evaluate", "-p", "until", "2014-01-01")
     worst = said(project, "register")["version"]
-    verdict = said(project, "gate", code=REFUSED, **QUICK)
-    assert "quality" in {check["name"] for check in verdict["checks"] if not check["passed"]}
-    refusal = project.run("og", "gate", check=False, **QUICK).stdout
-    assert "REFUSED quality" in refusal and "needed:" in refusal
+    refusal = project.run("og", "gate", check=False, **QUICK)
+    assert refusal.returncode == REFUSED and "REFUSED quality" in refusal.stdout and "needed:" in refusal.stdout
+    verdict = json.loads((project.folder / "reports/gate.json").read_text())
+    assert verdict["version"] == worst and "quality" in {check["name"] for check in verdict["checks"] if not check["passed"]}
     assert f"version {worst} was refused" in project.run("og", "promote", check=False).stderr
     assert said(project, "gate", OG_GATE__MODE="dry-run", **QUICK)["passed"] is False
     assert said(project, "gate", OG_GATE__MODE="off")["passed"] is True

@@ -30,7 +30,7 @@ from ..features.build import past
 from .registry import CHALLENGER, RegistryError, aliased, champion, client, fetch, only, reached, versioned
 from ..model.estimator import Model, ModelError, check_golden, load, predict, scores
 from ..model.evaluate import METRICS, score
-from ..store import Store, connect, parquet, properties, replacing
+from ..store import Store, connect, parquet, properties, query, replacing
 
 # %% ../../nbs/09b_gate.ipynb #c6e4db37
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ def judge(config:Settings, version:str|None=None)->Verdict: # `None`: the challe
     if str(now.version) == name: raise GateError(f"version {name} is the champion already: there is nothing to compare it with")
     theirs, records = fetch(config, now, place), parquet(only("records"))
     models = opened_model(ours, name, "challenger"), opened_model(theirs, str(now.version), "champion")
-    since, until = max(map(trained_until, models)), datetime.fromisoformat("2100-01-01T00:00:00+00:00")
+    since, until = max(map(trained_until, models)), query(store, f"SELECT max({TIME}) + toIntervalHour(1) AS at FROM {records}")["at"][0].as_py()
     (rows, target, new), (_, _, old) = (fresh(store, records, model, since, until, limits.most_rows) for model in models)
     checks = compare(rows, target, Asked(name, models[0], ours, new), Asked(str(now.version), models[1], theirs, old), limits)
     first, last = (str(of(rows[TIME]).as_py()) if len(target) else str(since) for of in (pc.min, pc.max))
