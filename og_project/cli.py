@@ -112,7 +112,7 @@ def register(promote_first:bool, as_json:bool)->None:
     lines = [f"\nQuality on the test months\n{quality_table(metrics)}\n",
              f"reports     {', '.join(str(p.relative_to(root())) for p in registry.products('nb').values())}",
              f"model       {registry.only('model').relative_to(root())}, registered as {version.name} version {version.version}",
-             f"champion    {f'version {now.version}' if now else 'none yet: og promote ' + version.version}"]
+             f"champion    {f'version {now.version}' if now else f'none yet: og promote {version.version}'}"]
     lines.append(f"next        og gate    (compares it with version {now.version})" if now and now.version != version.version
                  else "next        make serve    (then open http://127.0.0.1:8080/docs)")
     said({"version": str(version.version), "champion": now and str(now.version), "tags": version.tags}, "\n".join(lines), as_json)
@@ -161,7 +161,9 @@ def promote(version:str|None, reason:str, force:bool, as_json:bool)->None:
 @AS_JSON
 @plain_errors
 def rollback(reason:str, as_json:bool)->None:
-    "Let the champion before serve again; said twice, the one before that."
+    """Let the champion before serve again; said twice, the one before that.
+
+    It is the last but one that was promoted and not rolled back, as `og history` has it. Example: og rollback --reason "complaints from the desk\""""
     from og_project.lifecycle import ledger
     moved(ledger.rollback(settings(), reason), as_json)
 

@@ -134,8 +134,34 @@ async function traffic() {
     element("p", { className: "hint" }, `Bars: predictions in ten minutes, at most ${most.toLocaleString("en")}. Line: their mean, at most ${number(high)}.`));
 }
 
+// Each feature's distance from its reference (PSI), the farthest first; from 0.1 it is worth a look, from 0.25 another population.
+function distances(list) {
+  const width = room("drift"), name = Math.min(220, width * 0.4), row = 22, most = Math.max(0.3, ...list.map(d => d.psi)), x = value => name + value / most * (width - name - 60);
+  const picture = drawn("svg", { viewBox: `0 0 ${width} ${row * list.length + 24}`, role: "img" });
+  picture.append(drawn("title", {}, "Drift: " + list.map(d => `${d.feature || "score"} ${number(d.psi)}`).join(", ")));
+  for (const limit of [0.1, 0.25]) picture.append(drawn("line", { x1: x(limit), x2: x(limit), y1: 0, y2: row * list.length, class: "axis" }));
+  list.forEach((d, i) => {
+    picture.append(drawn("text", { x: 0, y: i * row + 15 }, d.feature || "score"));
+    picture.append(drawn("rect", { x: name, y: i * row + 3, width: Math.max(x(d.psi) - name, 1), height: row - 6, class: d.psi >= 0.25 ? "up" : "down" }));
+    picture.append(drawn("text", { x: x(d.psi) + 4, y: i * row + 15, class: "soft" }, number(d.psi)));
+  });
+  picture.append(drawn("text", { x: name, y: row * list.length + 18, class: "soft" }, "PSI; the lines: 0.1 worth a look, 0.25 another population"));
+  return picture;
+}
+
+async function drift() {
+  const reply = await ask("drift");
+  if (!reply.ok) { at("drift").replaceChildren(element("p", {}, reply.status === 503 ? "The store cannot be reached; predictions go on." : "Shown to whoever has a key.")); return; }
+  const seen = await reply.json();
+  if (!seen || !seen.rows) { at("drift").replaceChildren(element("p", {}, "No predictions of this version to compare with its reference yet.")); return; }
+  const { outcomes, ...quality } = seen.quality, farthest = [...seen.drift].sort((a, b) => b.psi - a.psi).slice(0, 10);
+  const told = outcomes ? `${number(outcomes)} outcomes: ${Object.entries(quality).map(([name, value]) => `${name} ${number(value)}`).join(", ")}` : "No outcomes have come back yet.";
+  at("drift").replaceChildren(element("p", {}, `Version ${seen.version}: ${number(seen.rows)} predictions in ${number(seen.hours)} hours against its reference. `, told), distances(farthest),
+    element("p", { className: "hint" }, (seen.rows < 1000 ? "Under a thousand predictions drift by chance. " : "") + `Looked at ${new Date(seen.at).toLocaleString()}.`));
+}
+
 at("ask").addEventListener("submit", answer);
 at("ask").addEventListener("reset", () => at("answer").replaceChildren());
-at("key").addEventListener("submit", event => { event.preventDefault(); key = at("key-value").value; at("key").hidden = true; model(); traffic(); });
-form().then(() => Promise.all([model(), traffic()])).catch(e => { at("status").textContent = `The service does not answer: ${e.message}`; });
-setInterval(() => { model(); traffic(); }, 30000);
+at("key").addEventListener("submit", event => { event.preventDefault(); key = at("key-value").value; at("key").hidden = true; model(); traffic(); drift(); });
+form().then(() => Promise.all([model(), traffic(), drift()])).catch(e => { at("status").textContent = `The service does not answer: ${e.message}`; });
+setInterval(() => { model(); traffic(); drift(); }, 30000);

@@ -200,7 +200,8 @@ def make_site(real: dict[str, Path], folder: Path, **settings: str) -> Site:
     made = model_folder(real, folder / "models/versions/1")
     about = {"name": "og_project", "version": "1", "run_id": "", "tags": {"roc_auc": "0.7", "fingerprint": estimator.verify(made)}}
     (folder / "models/versions/champion.json").write_text(json.dumps(about))
-    quick = {"OG_MLFLOW__TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "OG_JOURNAL__SHIP_SECONDS": "0.2"}
+    quick = {"OG_MLFLOW__TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "OG_JOURNAL__SHIP_SECONDS": "0.2",
+             "OG_MONITOR__SECONDS": "2"}
     return Site(folder, quick | settings)
 
 

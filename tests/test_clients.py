@@ -177,6 +177,7 @@ def test_the_page_answers_in_a_real_browser_by_keyboard_alone(running, browser, 
     assert "probability" in page.inner_text("#answer") and page.locator("#answer svg rect").count() == 5
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out to the side"
     wait_until(lambda: (page.evaluate("traffic()"), page.locator("#traffic svg").count())[1] == 1)
+    wait_until(lambda: (page.evaluate("drift()"), page.locator("#drift svg").count())[1] == 1)
     # what the browser would have stopped: the service says which field is wrong, and the page marks it
     page.eval_on_selector("#ask", "form => { form.noValidate = true; }")
     page.fill("#field-humid", "500")

@@ -160,7 +160,8 @@ def project(tmp_path_factory):
     made = small_project(tmp_path_factory.mktemp("lifecycle") / "copy")
     for stage in ("ingest", "features", "train", "evaluate"):
         made.run("og", "run", stage, "-p", "until", "2013-12-01")
-    made.run("og", "register", "--promote-first")
+    assert "none yet: og promote 1" in made.run("og", "register").stdout
+    made.run("og", "promote", "--reason", "the first")
     return made
 
 

@@ -1,0 +1,50 @@
+"""Retraining on Airflow 3: the stages of pipeline.yaml with a later `until`, then register, gate, promote, and a look at the service.
+
+Airflow has an environment of its own with nothing of the project in it: this file reads the graph, and each task calls `og` in the
+project's environment or image. What to set for Airflow's processes (docs/retraining.md):
+PROJECT_DIR, the checkout; PROJECT_IMAGE, to run in Docker in place of PROJECT_DIR/.venv; SERVICE_URL, to check the service after a promotion."""
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import yaml
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG, Param
+
+PROJECT = Path(os.environ.get("PROJECT_DIR", Path(__file__).parent)).resolve()
+IMAGE, SERVICE = os.environ.get("PROJECT_IMAGE"), os.environ.get("SERVICE_URL")
+STAGES = {stage["name"]: stage for stage in yaml.safe_load((PROJECT / "pipeline.yaml").read_text())["tasks"]}
+UNTIL = "{{ params.until or (logical_date or dag_run.run_after) | ds }}"  # nothing at or after this day is seen
+MOUNTS = " ".join(f"-v {PROJECT}/{name}:/app/{name}" for name in ("data", "models", "reports"))
+OG = f"docker run --rm --env-file {PROJECT}/.env {MOUNTS} {IMAGE}" if IMAGE else f"cd {PROJECT} && {PROJECT}/.venv/bin/og"
+REFUSED = 3  # `og gate`'s exit code for no
+
+
+def task(name: str, verb: str, **more) -> BashOperator:
+    "A task that calls `og`."
+    settings = {"append_env": True, "retries": 1, "retry_delay": timedelta(seconds=10), "execution_timeout": timedelta(hours=2)}
+    return BashOperator(task_id=name, bash_command=f"{OG} {verb}", **settings | more)
+
+
+with DAG(
+    "retrain",
+    doc_md=__doc__,
+    schedule=os.environ.get("RETRAIN_SCHEDULE", "@monthly"),
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    tags=["og"],
+    params={"until": Param(None, type=["null", "string"], description="A day, YYYY-MM-DD; left out: the logical date")},
+):
+    stages = {name: task(name, f"run {name}" + (f" -p until {UNTIL}" if "until" in stage["params"] else "")) for name, stage in STAGES.items()}
+    for name, stage in STAGES.items():
+        for before in stage.get("upstream") or []:
+            stages[before] >> stages[name]
+    register = task("register", "register")
+    gate = task("gate", "gate", retries=0, skip_on_exit_code=REFUSED)  # refused: the rest is skipped, the champion stays
+    promote = task("promote", "promote --reason 'retrained by {{ run_id }}'", retries=0)
+    list(stages.values()) >> register >> gate >> promote
+    if SERVICE:
+        check = task("check", f"smoke --url {SERVICE} --watch 30", retries=0)
+        rollback = task("rollback", "rollback --reason 'the check after {{ run_id }} failed'", trigger_rule="one_failed")
+        promote >> check >> rollback
