@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +237,7 @@ def monitor(once:bool, as_json:bool)->None:
     The local contour has this within the service; elsewhere it is one process beside it. Example: og monitor --once"""
     from og_project.lifecycle import monitor as watching
     from og_project.serving.metrics import log_json
-    watcher = watching.Monitor(settings(), with_tables)
+    watcher = watching.Monitor(settings(), cache(with_tables)) # one engine for all looks
     if not once: return watching.export(watcher, log_json)
     report = watcher.look()
     if report is None: return said(None, "there is no champion with a reference to compare with: make pipeline", as_json)

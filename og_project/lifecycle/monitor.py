@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from ..config import ProjectError, Settings, root
 from ..data.contract import Answer, Record
-from .ledger import changes, opened
+from .ledger import changes
 from .registry import RegistryError, champion, client, fetch, reached, versions
 from ..store import Store, properties, query
 
@@ -167,13 +167,13 @@ def watched_model(config:Settings)->Model:
     path = fetch(config, now, root()/"models"/"versions")/"reference.json"
     return (str(now.version), json.loads(path.read_text())) if path.exists() else None
 
-def lifecycle(config:Settings)->dict[str, float]:
+def lifecycle(config:Settings, store:Store)->dict[str, float]: # `store` has the ledger in it
     "When a model was last made, let through, and promoted: seconds since 1970; nothing while the registry is away. Raises `StoreError`."
     try:
         with reached(config): known = versions(client(config), config)
     except RegistryError: return {} # it has a metric of its own
     passed = [v for v in known if v.tags.get("verdict") in ("passed", None)]
-    past = changes(config, opened(config))
+    past = changes(config, store)
     born = lambda found: found[0].creation_timestamp / 1000 if found else 0
     return {"last_registered": born(known), "last_success": born(passed),
             "last_promotion": past[-1].at.timestamp() if past else 0, "promotions": len(past),
@@ -190,7 +190,7 @@ def look(config:Settings, store:Store, version:str, reference:dict[str, Any], un
     t_tables, weights = timed(lambda: tables(store))
     seconds = {"drift": t_drift, "quality": t_quality, "newest": t_newest, "tables": t_tables}
     return Report(until, version, config.monitor.hours, rows, mean, drifts, quality, weights,
-                  newest["at"] if newest["n"] else 0.0, seconds, lifecycle(config))
+                  newest["at"] if newest["n"] else 0.0, seconds, lifecycle(config, store))
 
 def told(report:Report)->dict[str, Any]:
     "A report as JSON."
