@@ -4,22 +4,24 @@
 
 # %% auto #0
 __all__ = ['AS_JSON', 'REFUSED', 'og', 'plain_errors', 'parsed', 'run', 'generated', 'dag', 'quality_table', 'said', 'register',
-           'gate', 'moved', 'promote', 'rollback', 'history', 'key', 'tables', 'with_tables', 'monitor', 'smoke',
-           'serve']
+           'gate', 'moved', 'promote', 'rollback', 'history', 'key', 'hashed', 'tables', 'load', 'with_tables',
+           'monitor', 'smoke', 'serve', 'trigger']
 
 # %% ../nbs/14_cli.ipynb #57600c21
 import json
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from functools import cache, wraps
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
 
-from .config import ProjectError, root, settings
+from .config import ProjectError, SettingsError, root, settings
 from .lifecycle import pipeline
 
 # %% ../nbs/14_cli.ipynb #e2ba5b2d
@@ -50,12 +52,15 @@ def parsed(value:str)->Any:
               help="A parameter for this run, instead of the one in env.yaml.")
 @plain_errors
 def run(stage:str, param:tuple[tuple[str, str], ...])->None:
-    """Run one STAGE of pipeline.yaml with papermill.
+    """Run one STAGE of pipeline.yaml with papermill, or `all` of them in their order.
 
     Its notebook is executed from `## Run` on, with the products of the stages before it; the executed copy becomes its report.
-    Example: og run train -p seed 2"""
-    product = pipeline.run(stage, {name: parsed(value) for name, value in param})
-    for kind, path in product.items(): click.echo(f"  {'report' if kind == 'nb' else kind}: {Path(path).relative_to(root())}")
+    With `all`, each stage takes the parameters that it has. Examples: og run train -p seed 2; og run all -p until 2013-12-01"""
+    over, stages = {name: parsed(value) for name, value in param}, pipeline.read_stages()
+    for name in stages if stage == "all" else [stage]:
+        if stage == "all": click.echo(name)
+        product = pipeline.run(name, {key: value for key, value in over.items() if stage != "all" or key in stages[name]["params"]})
+        for kind, path in product.items(): click.echo(f"  {'report' if kind == 'nb' else kind}: {Path(path).relative_to(root())}")
 
 # %% ../nbs/14_cli.ipynb #96a7f8b5
 def generated()->dict[Path, str]: # Path -> the text that it should have
@@ -200,30 +205,51 @@ def key(name:str, scopes:tuple[str, ...])->None:
     secret, line = new_key(name, *scopes)
     click.echo(f"key    {secret}    (shown once: Authorization: Bearer KEY)\nentry  {line}    (for OG_SERVE__KEYS, or a line of serve.keys_file)")
 
+# %% ../nbs/14_cli.ipynb #76c458e9
+def hashed(
+    sql:str, # With `{NAME}` for the environment variable NAME
+)->str:
+    "The statements with the SHA-256 of each password in its place. Raises `SettingsError` for one that is not set."
+    def of(found:re.Match)->str:
+        if not os.environ.get(found[1]): raise SettingsError(f"environment: {found[1]} is not set; db/users.sql needs it")
+        return sha256(os.environ[found[1]].encode()).hexdigest()
+    return re.sub(r"\{([A-Z_]+)\}", of, sql)
+
 @og.command()
+@click.option("--users", is_flag=True, help="Also the users of db/users.sql, with the passwords that the environment has.")
 @plain_errors
-def tables()->None:
+def tables(users:bool)->None:
     """Make the tables of db/schema.sql in the contour's store, add columns that predictions lack, and set how long they are kept.
 
     A ClickHouse server needs it once, and again after the contract or journal.retention_days changed. The embedded store needs nothing."""
-    from og_project.config import anchored, secret
     from og_project.serving.journal import adapt
-    from og_project.store import connect, create
+    from og_project.store import create, store_of
     config = settings()
-    store = connect(anchored(config.store.url), secret(config.store.password), config.store.timeout)
+    store = store_of(config)
     create(store, generated()[root()/"db/schema.sql"])
     adapt(store, config.journal.retention_days)
-    click.echo(f"tables are there: {store.place}")
+    if users and not store.folder: create(store, hashed((root()/"db/users.sql").read_text()))
+    click.echo(f"tables {'and users ' if users else ''}are there: {store.place}")
+
+# %% ../nbs/14_cli.ipynb #b8a22f94
+@og.command()
+@click.argument("source")
+@plain_errors
+def load(source:str)->None:
+    """Fill the empty tables of the contour's ClickHouse from SOURCE: a folder of raw files, or `package` (the example's data).
+
+    A table that has rows stays as it is. Example: OG_CONTOUR=test og load package"""
+    from og_project.data import ingest
+    added = ingest.load(settings().model_copy(update={"source": source}))
+    click.echo("\n".join(f"{table:12} {rows:>9,} rows" if rows else f"{table:12} had rows already" for table, rows in added.items()))
 
 # %% ../nbs/14_cli.ipynb #31063319
 def with_tables()->Any: # the contour's `Store`
     "The contour's store, with the service's tables in it."
-    from og_project.config import anchored, secret
     from og_project.lifecycle.ledger import ledger_sql
     from og_project.serving.journal import schema_sql
-    from og_project.store import connect, create
-    config = settings()
-    store = connect(anchored(config.store.url), secret(config.store.password), config.store.timeout)
+    from og_project.store import create, store_of
+    store = store_of(settings())
     if store.folder: create(store, schema_sql() + "\n" + ledger_sql())
     return store
 
@@ -273,3 +299,19 @@ def serve()->None:
     "Serve the champion on the host and port of the settings (locally 127.0.0.1:8080) until stopped."
     from og_project.serving import api
     api.serve(settings())
+
+# %% ../nbs/14_cli.ipynb #4c54330e
+@og.command()
+@plain_errors
+def trigger()->None:
+    """Take Alertmanager's webhook on trigger.host and trigger.port, and start a retraining in Airflow, until stopped.
+
+    The key of the caller is OG_TRIGGER__KEY; docs/retraining.md says what to tell Alertmanager."""
+    import uvicorn
+
+    from og_project.lifecycle.trigger import create_app
+    from og_project.serving.metrics import log_json
+    config = settings()
+    app = create_app(config)
+    log_json()
+    uvicorn.run(app, host=config.trigger.host, port=config.trigger.port, log_config=None, access_log=False)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Parameter', 'LOOPBACK', 'FILES', 'root', 'ProjectError', 'SettingsError', 'Section', 'StoreSettings',
-           'MlflowSettings', 'ServeSettings', 'JournalSettings', 'GateSettings', 'MonitorSettings', 'Settings',
-           'secret', 'merge', 'check_environment', 'read_yaml', 'settings', 'anchored']
+           'MlflowSettings', 'ServeSettings', 'JournalSettings', 'GateSettings', 'MonitorSettings', 'TriggerSettings',
+           'Settings', 'secret', 'merge', 'check_environment', 'read_yaml', 'settings', 'anchored']
 
 # %% ../nbs/00_config.ipynb #c7b6a9c0
 import os
@@ -105,6 +105,18 @@ class MonitorSettings(Section):
     host: str = "127.0.0.1"
     port: int = 9_101
 
+# %% ../nbs/00_config.ipynb #43052944
+class TriggerSettings(Section):
+    "What turns an alert into a retraining: where it listens, which Airflow it asks, how long it lets the last run be."
+    host: str = "127.0.0.1"
+    port: int = 9_102
+    key: SecretStr | None = None              # of whoever may call; only from OG_TRIGGER__KEY
+    airflow_url: str = "http://127.0.0.1:8080"
+    airflow_user: str = "admin"
+    airflow_password: SecretStr | None = None # only from OG_TRIGGER__AIRFLOW_PASSWORD
+    dag: str = "retrain"
+    cooldown_hours: float = 24                # since the last run, whoever began it
+
 # %% ../nbs/00_config.ipynb #5fe7fa0c
 Parameter = Annotated[int | float | str, BeforeValidator(lambda value: yaml.safe_load(value) if isinstance(value, str) else value)]
 
@@ -121,6 +133,7 @@ class Settings(BaseSettings):
     journal: JournalSettings = JournalSettings()
     gate: GateSettings = GateSettings()
     monitor: MonitorSettings = MonitorSettings()
+    trigger: TriggerSettings = TriggerSettings()
     model: dict[str, Parameter] = {}       # the learner's parameters; from the environment, "7" is a number
 
     @model_validator(mode="after")

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TYPES', 'ARROW', 'BOUNDS', 'RETRY', 'remove', 'recover', 'swap', 'replacing', 'drafts', 'publish', 'properties',
            'columns', 'arrow_schema', 'quoted', 'conditions', 'reasons', 'StoreError', 'Store', 'one_line', 'explained',
-           'files', 'connect_embedded', 'connect_server', 'connect', 'query', 'parquet', 'write', 'statements',
-           'create', 'create_views', 'sync', 'append_file', 'append', 'ahead', 'ddl']
+           'files', 'connect_embedded', 'connect_server', 'connect', 'store_of', 'query', 'parquet', 'write',
+           'statements', 'create', 'create_views', 'sync', 'append_file', 'append', 'ahead', 'ddl']
 
 # %% ../nbs/01_store.ipynb #a7bbda91
 import os
@@ -33,7 +33,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalErr
 from pydantic import BaseModel
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from .config import ProjectError
+from .config import ProjectError, Settings, anchored, secret
 
 # %% ../nbs/01_store.ipynb #c14ff7f8
 def remove(path:Path)->None:
@@ -222,6 +222,14 @@ def connect(
     if scheme == "chdb": return connect_embedded(Path(url[7:]) if url[7:] else None)
     if scheme in ("http", "https"): return connect_server(url, password, timeout)
     raise StoreError("store.url: it begins with chdb://, http:// or https://")
+
+# %% ../nbs/01_store.ipynb #77244413
+def store_of(
+    config:Settings,
+    engine:bool=True, # False: only for `append`
+)->Store:
+    "The contour's store, as its settings name it. Raises as `connect`."
+    return connect(anchored(config.store.url), secret(config.store.password), config.store.timeout, engine)
 
 # %% ../nbs/01_store.ipynb #aa40e064
 def query(

@@ -1,8 +1,9 @@
 """A stand-in for a ClickHouse server, for tests only: ClickHouse's HTTP interface in front of one embedded chDB engine.
 
-It speaks to clickhouse-connect's real HTTP client. It lacks external data, users and grants, and system.query_log.
+It speaks to clickhouse-connect's real HTTP client. It lacks external data and system.query_log. Where it is given a USER, that is the one who may do
+all; others are made by CREATE USER ... IDENTIFIED WITH sha256_hash, and may select, and insert where INSERT was granted, and nothing else.
 usage: python clickhouse_stand_in.py PATH PORT [USER PASSWORD]"""
-import base64, gzip, json, os, re, sys, tempfile, threading, zlib
+import base64, gzip, hashlib, json, os, re, sys, tempfile, threading, zlib
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
@@ -16,8 +17,29 @@ TRANSPORT = {"database", "query", "session_id", "session_timeout", "session_chec
 INSERT = re.compile(rb"^\s*(INSERT\s+INTO\s+(?:[^'\"`;]|`[^`]*`|\"[^\"]*\")*?)\s+FORMAT\s+(\w+)(?:[ \t]*\r?\n|\s|$)", re.I)
 FMT = re.compile(rb"\bFORMAT\s+(\w+)\s*;?\s*$", re.I)
 ROOT = chdb.connect(PATH)                       # keeps the engine alive
+USERS_FILE = os.path.join(PATH, "users.json")
+USERS = json.load(open(USERS_FILE)) if AUTH and os.path.exists(USERS_FILE) else {} # name -> {"hash": ..., "insert": [table]}
+DATABASE = os.environ.get("CLICKHOUSE_DB")
+if DATABASE: ROOT.query(f"CREATE DATABASE IF NOT EXISTS {DATABASE}", "TabSeparated")
 sessions, slock = {}, threading.Lock()
 q = lambda v: "'" + str(v).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+def access(sql):
+    "Take a statement about users; True if it was one."
+    text = " ".join(sql.decode("utf-8", "replace").split()).rstrip(";")
+    if m := re.match(r"(?:CREATE USER IF NOT EXISTS|ALTER USER) (\w+) IDENTIFIED WITH sha256_hash BY '(\w{64})'", text, re.I):
+        USERS.setdefault(m[1], {"insert": []})["hash"] = m[2]
+    elif m := re.match(r"GRANT (SELECT|INSERT) ON ([\w.*]+) TO (\w+)", text, re.I):
+        if m[1].upper() == "INSERT" and m[2] not in USERS[m[3]]["insert"]: USERS[m[3]]["insert"].append(m[2])
+    else: return False
+    with open(USERS_FILE, "w") as file: json.dump(USERS, file)
+    return True
+
+def may(user, sql):
+    "Whether a user who is not the first may run this."
+    text = " ".join(sql[:2000].decode("utf-8", "replace").split())
+    if m := re.match(r"INSERT INTO (?:TABLE )?[`\"]?(?:\w+[`\"]?\.[`\"]?)?(\w+)", text, re.I): return m[1] in USERS[user]["insert"]
+    return bool(re.match(r"(SELECT|WITH|DESCRIBE|DESC|SHOW|EXPLAIN|EXISTS)\b", text, re.I))
 
 def decode(body, enc):
     if enc in ("gzip", "x-gzip"): return gzip.decompress(body)
@@ -50,7 +72,9 @@ class H(BaseHTTPRequestHandler):
         u = urlsplit(self.path); p = dict(parse_qsl(u.query, keep_blank_values=True))
         raw = decode(self.body(), self.headers.get("Content-Encoding", ""))
         if u.path in ("/ping", "/replicas_status"): return self.reply(200, b"Ok.\n")
-        if AUTH and self.creds(p) != AUTH:
+        user, password = self.creds(p)
+        known = USERS.get(user, {}).get("hash") == hashlib.sha256(password.encode()).hexdigest()
+        if AUTH and (user, password) != AUTH and not known:
             return self.reply(403, b"Code: 516. DB::Exception: default: Authentication failed. (AUTHENTICATION_FAILED)", [("X-ClickHouse-Exception-Code", "516")])
         ctype = self.headers.get("Content-Type", "")
         if ctype.startswith("multipart/form-data"):
@@ -59,8 +83,10 @@ class H(BaseHTTPRequestHandler):
                 p[part.get_param("name", header="content-disposition")] = part.get_payload(decode=True).decode()
             raw = b""
         sql = p.get("query", "").encode() + (b"\n" + raw if p.get("query") and raw else raw)
+        if AUTH and user != AUTH[0] and not may(user, sql):
+            return self.reply(500, f"Code: 497. DB::Exception: {user}: Not enough privileges. (ACCESS_DENIED)".encode(), [("X-ClickHouse-Exception-Code", "497")])
         try:
-            res, fmt = self.run(sql, p)
+            res, fmt = (None, None) if AUTH and user == AUTH[0] and access(sql) else self.run(sql, p)
             h = [("X-ClickHouse-Timezone", os.environ.get("TZ", "UTC")), ("X-ClickHouse-Query-Id", p.get("query_id", ""))]
             data = (res.bytes() if res is not None else b"") or b""
             rows, nbytes = (res.rows_read(), res.bytes_read()) if res is not None else (0, 0)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SOURCE', 'EVENTS', 'ARROW', 'WEATHER', 'arrow_types', 'schema', 'SourceError', 'find_file', 'read_csv',
-           'package_folder', 'read_files', 'months', 'read_store', 'reader', 'demo_reader', 'keep', 'records_sql',
-           'checked_sql', 'blocks', 'check', 'summary', 'demo_ingest']
+           'package_folder', 'read_files', 'months', 'read_store', 'reader', 'demo_reader', 'keep', 'load',
+           'records_sql', 'checked_sql', 'blocks', 'check', 'summary', 'demo_ingest']
 
 # %% ../../nbs/03_ingest.ipynb #71d1607d
 import importlib.util
@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 from pyarrow import csv
 from pyarrow.parquet import ParquetWriter
 
-from ..config import ProjectError, Settings, anchored, root
+from ..config import ProjectError, Settings, root
 from .contract import KEY, Outcome, moment
-from ..store import Store, arrow_schema, conditions, connect, ddl, drafts, parquet, publish, query, reasons, write
+from ..store import Store, append, arrow_schema, conditions, connect, ddl, drafts, parquet, publish, query, reasons, store_of, write
 
 # %% ../../nbs/03_ingest.ipynb #3c2e4158
 SOURCE = { # table -> column -> ClickHouse type
@@ -134,8 +134,7 @@ def reader(
 )->Callable[[str], Iterator[pa.Table]]:
     "The reader of this contour's raw data."
     if config.source == "store":
-        password = config.store.password.get_secret_value() if config.store.password else None
-        return read_store(connect(anchored(config.store.url), password, config.store.timeout), since, until)
+        return read_store(store_of(config), since, until)
     folder = package_folder() if config.source == "package" else (root()/config.source).resolve()
     made = (root()/"data").resolve()
     if folder.is_relative_to(made) or made.is_relative_to(folder):
@@ -154,6 +153,20 @@ def keep(
 )->dict[str, int]: # Table -> rows
     "Copy the source, typed, into Parquet files. Raises `SourceError`."
     return {table: write((raw if table in EVENTS else external)/f"{table}.parquet", read(table)) for table in SOURCE}
+
+# %% ../../nbs/03_ingest.ipynb #9604c452
+def load(
+    config:Settings, # its `source` names the files, its `store` the server
+)->dict[str, int]:   # Table -> rows added; 0 where there were some already
+    "Copy the raw files into the server's tables, each that is empty. Raises `SourceError`, `StoreError`."
+    if config.source == "store": raise SourceError("nothing to load: the source is the store itself; name a folder, or `package`")
+    store, read, added = store_of(config), reader(config, moment("1900-01-01"), moment("2100-01-01")), dict.fromkeys(SOURCE, 0)
+    for table in SOURCE:
+        if query(store, f"SELECT count() AS rows FROM {table}")["rows"][0].as_py(): continue
+        for number, block in enumerate(read(table)):
+            append(store, table, block, f"{table}-{number}") # named, so that an interrupted load may be said again
+            added[table] += len(block)
+    return added
 
 # %% ../../nbs/03_ingest.ipynb #63f628a6
 WEATHER = tuple(column for column in SOURCE["weather"] if column not in ("time_hour", "origin"))

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from ..config import Settings, anchored, secret
+from ..config import Settings
 from .registry import CHALLENGER, CHAMPION, RegistryError, aliased, champion, point, versioned
-from ..store import ARROW, Store, append, connect, create, ddl, query
+from ..store import ARROW, Store, append, create, ddl, query, store_of
 
 # %% ../../nbs/09a_ledger.ipynb #648be8c9
 class Change(NamedTuple):
@@ -38,7 +38,7 @@ def ledger_sql()->str:
 
 def opened(config:Settings)->Store:
     "The contour's store, with the ledger in it. Raises `StoreError`."
-    store = connect(anchored(config.store.url), secret(config.store.password), config.store.timeout)
+    store = store_of(config)
     if store.folder: create(store, ledger_sql())
     return store
 

@@ -26,10 +26,10 @@ from zlib import crc32
 import numpy as np
 import pyarrow as pa
 
-from ..config import JournalSettings, ProjectError, Settings, SettingsError, anchored, root, secret
+from ..config import JournalSettings, ProjectError, Settings, SettingsError, root, secret
 from ..data.contract import TARGET, Answer, Record
 from ..model.estimator import RECORD
-from ..store import ARROW, Store, StoreError, append, arrow_schema, columns, connect, ddl, explained, sync
+from ..store import ARROW, Store, StoreError, append, arrow_schema, columns, ddl, explained, store_of, sync
 
 # %% ../../nbs/10_journal.ipynb #520ad9f0
 def new_ids(count:int)->pa.StringArray: # (count,) "0192f3c4-..."
@@ -310,7 +310,7 @@ class Shipper(threading.Thread):
         "Put aside and ship. Raises `StoreError`."
         for journal in self.journals: journal.put_aside()
         if self.store is None:
-            self.store = connect(anchored(self.config.store.url), secret(self.config.store.password), self.config.store.timeout, engine=False)
+            self.store = store_of(self.config, engine=False)
         shipped = ship(self.folder, self.store)
         self.shipped += shipped
         if self.store.folder: forget(self.store.folder/"predictions", self.config.journal.retention_days)

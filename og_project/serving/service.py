@@ -17,7 +17,7 @@ import orjson
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from ..config import Settings, anchored, secret
+from ..config import Settings
 from ..data.contract import TARGET, Answer
 from ..lifecycle.ledger import ledger_sql
 from ..lifecycle.monitor import VALUE, Monitor
@@ -25,7 +25,7 @@ from .journal import Journal, Shipper, depth, feedback_schema, gently, read_segm
 from .metrics import AccessLog, Metrics, watch_process
 from .scorer import Batcher, Scorer
 from .slot import Served, Slot, end, watch
-from ..store import Store, append, connect, create, query
+from ..store import Store, append, create, query, store_of
 
 # %% ../../nbs/10f_service.ipynb #abb12a24
 class Service:
@@ -80,8 +80,7 @@ class Service:
         "The store, for reading. Raises `StoreError`."
         with self.opened:
             if self.engine is None:
-                store = self.config.store
-                self.engine = connect(anchored(store.url), secret(store.password), store.timeout)
+                self.engine = store_of(self.config)
                 if self.engine.folder: create(self.engine, schema_sql() + "\n" + ledger_sql())
             return self.engine
 

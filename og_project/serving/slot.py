@@ -18,11 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..config import ProjectError, Settings, anchored, root, secret
+from ..config import ProjectError, Settings, root
 from ..data.contract import EXAMPLE, Record
 from ..features.build import as_of, ready, refresh
 from ..model.estimator import Model, ModelError, check_golden, explain, load, predict, rows_table
-from ..store import connect, replacing
+from ..store import replacing, store_of
 
 # %% ../../nbs/10c_slot.ipynb #d302b1c3
 log = logging.getLogger("og.slot")
@@ -136,7 +136,7 @@ def refresh_lookups(slot:Slot)->None:
     served, config = slot.served, slot.config
     if served is None or config.source != "store": return
     try:
-        store = connect(anchored(config.store.url), secret(config.store.password), config.store.timeout)
+        store = store_of(config)
         new = renewed(served, refresh(store, served.model.lookups, served.model.encoder))
     except Exception as e: # stale lookups are an alarm, not an error; told once
         if slot.fresh: log.warning("the lookups stay as of %s: %s", served.lookups_until.isoformat(), e)

@@ -1,0 +1,218 @@
+#!/usr/bin/env bash
+# The whole service on this machine, from nothing to a prediction that is answered through the proxy and found in ClickHouse.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() { cat <<'HELP'
+./setup.sh [VERB]
+
+  up           (default) check what is needed, make secrets, build, start, train the first model where there is none,
+               ask for a prediction through the proxy and find it in ClickHouse. Safe to run again.
+  status       what runs, in which version, and where it is
+  logs [NAME]  follow the logs of all services, or of one
+  upgrade [TAG]  replace the replicas one by one by the images of TAG (default: the commit that is checked out); goes back
+               by itself when the smoke test fails
+  rollback     the images that ran before the last upgrade (a model goes back by ./setup.sh og rollback)
+  og VERB ...  an og command in the stack: ./setup.sh og history; ./setup.sh og run all -p until 2014-01-01
+  doctor       what is wrong, and what to do about it
+  down         stop everything; data stays. `down --volumes` also removes all data
+  -h, --help   this text
+
+Values: config.env (committed), then .env (made here, mode 600). Other compose files: COMPOSE_FILE. Guide: docs/deploy.md
+HELP
+}
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+fail() { printf 'setup.sh: %s\n' "$*" >&2; exit 1; }
+
+# --- values ----------------------------------------------------------------------------------------
+load_env() { # the environment wins, then .env, then config.env
+  local file name value
+  for file in .env config.env; do
+    [ -f "$file" ] || continue
+    while IFS='=' read -r name value; do
+      if [[ $name =~ ^[A-Z0-9_]+$ && -z ${!name+set} ]]; then value=${value#\'}; export "$name=${value%\'}"; fi
+    done <"$file"
+  done
+  if [ -n "$ALERT_URL" ]; then ALERTMANAGER_YML=$(sed "s|\${ALERT_URL}|$ALERT_URL|" monitoring/alertmanager.yml); else ALERTMANAGER_YML=$(sed '/ALERT_URL/d' monitoring/alertmanager.yml); fi
+  export ALERTMANAGER_YML
+}
+keep() { # NAME VALUE: write a value into .env in the place of the one before
+  local rest; rest=$(grep -v "^$1=" .env || true)
+  (umask 077; printf "%s\n%s='%s'\n" "$rest" "$1" "$2" | sed '/^$/d' >.env.new)
+  mv .env.new .env; export "$1=$2"
+}
+once() { [ -n "${!1:-}" ] || keep "$1" "$2"; }
+random() { openssl rand -hex 24; }
+
+if docker compose version >/dev/null 2>&1; then COMPOSE=(docker compose); else COMPOSE=(docker-compose); fi
+compose() { "${COMPOSE[@]}" "$@"; }
+job() { compose run --rm --no-deps -T "$@" </dev/null; }
+image() { docker image inspect "$1" >/dev/null 2>&1; }
+commit() { git rev-parse --short HEAD 2>/dev/null || echo "${TAG:-unknown}"; }
+
+# --- steps -----------------------------------------------------------------------------------------
+need() {
+  local missing=()
+  for tool in docker openssl curl; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+  [ ${#missing[@]} = 0 ] || fail "missing: ${missing[*]}. Install them with your system's package manager."
+  docker info >/dev/null 2>&1 || fail "no Docker engine answers: start it, or set DOCKER_HOST, or join the group docker."
+  compose version >/dev/null 2>&1 || fail "Docker Compose v2.23 or newer is missing (the plugin, or docker-compose on the PATH)."
+  local free; free=$(df -Pk . | awk 'NR == 2 {print int($4 / 1048576)}')
+  [ "$free" -ge 10 ] || fail "only $free GB free here; images and data need 10."
+}
+
+build() { # TAG
+  local version; version=$(sed -n 's/^version = //p' settings.ini)
+  for target in serve pipeline; do
+    local name=$IMAGE; [ $target = serve ] || name=$IMAGE-$target
+    image "$name:$1" && continue
+    docker pull -q "$name:$1" >/dev/null 2>&1 && continue
+    echo "building $name:$1"
+    DOCKER_BUILDKIT=1 docker build -q --target $target -t "$name:$1" --build-arg "COMMIT=$1" --build-arg "VERSION=$version" . >/dev/null
+  done
+}
+
+api_key() { # NAME SCOPE...: makes a key; KEY and ENTRY
+  local made scopes=(); for scope in "${@:2}"; do scopes+=(--scope "$scope"); done
+  made=$(docker run --rm "$IMAGE:$TAG" key "$1" "${scopes[@]}")
+  KEY=$(awk '/^key/ {print $2}' <<<"$made"); ENTRY=$(sed -n 's/^entry  \(.*[0-9a-f]\{64\}\).*/\1/p' <<<"$made")
+}
+
+secrets() {
+  touch .env; chmod 600 .env; mkdir -p secrets; chmod 700 secrets
+  for name in ADMIN_PASSWORD SERVICE_PASSWORD PIPELINE_PASSWORD MONITOR_PASSWORD LOGS_PASSWORD POSTGRES_PASSWORD S3_ADMIN_SECRET S3_MLFLOW_SECRET \
+    S3_DVC_SECRET GRAFANA_PASSWORD AIRFLOW_PASSWORD AIRFLOW_SECRET JOURNAL_HASH_KEY TRIGGER_KEY; do once $name "$(random)"; done
+  once OWNER "$(id -u):$(id -g)"
+  if [ -z "${SERVICE_KEYS:-}" ]; then
+    api_key setup predict feedback metrics; keep SERVICE_KEY "$KEY"; local entries=$ENTRY
+    api_key prometheus metrics; keep METRICS_KEY "$KEY"; keep SERVICE_KEYS "$entries;$ENTRY"
+  fi
+  [ -f secrets/tls.pem ] || certificate
+}
+
+certificate() { # an authority of this installation, and a certificate of it for HOSTS; replace both by your own
+  local names="DNS:proxy,DNS:localhost,IP:127.0.0.1"
+  for host in $HOSTS; do if [[ $host =~ ^[0-9.:]+$ ]]; then names+=",IP:$host"; else names+=",DNS:$host"; fi; done
+  (umask 077; cd secrets
+   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1825 -subj "/CN=$PROJECT authority" -keyout ca.key -out ca.pem 2>/dev/null
+   openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$PROJECT" -keyout tls.key -out tls.csr 2>/dev/null
+   openssl x509 -req -in tls.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 825 -extfile <(echo "subjectAltName=$names") -out tls.crt 2>/dev/null
+   cat tls.crt ca.pem tls.key >tls.pem; rm -f tls.key tls.csr tls.crt ca.srl)
+  chmod 644 secrets/ca.pem
+}
+
+champion() { # its version, or nothing
+  curl -sf "http://127.0.0.1:$MLFLOW_PORT/api/2.0/mlflow/registered-models/alias?name=og_project&alias=champion" | sed -n 's/.*"version": *"\([0-9]*\)".*/\1/p'
+}
+
+first_model() {
+  [ -z "$(champion)" ] || return 0
+  [ "$CONTOUR" = test ] || fail "there is no champion yet. Fill your tables, then: ./setup.sh og run all; ./setup.sh og register --promote-first; ./setup.sh"
+  say "No champion yet: the example's data, and a first model (two minutes)"
+  job admin load package
+  job pipeline run all ${FIRST_UNTIL:+-p until "$FIRST_UNTIL"}
+  job pipeline register --promote-first
+}
+
+buckets() { printf 's3.bucket.create -name %s\n' mlflow dvc | compose exec -T s3 weed shell -master=s3:9333 >/dev/null 2>&1 || true; }
+
+seen_by_proxy() { # REPLICA
+  for _ in $(seq 60); do
+    curl -sf "http://127.0.0.1:$PROXY_STATS_PORT/metrics" | grep -q "^haproxy_server_status{proxy=\"api\",server=\"$1\",state=\"UP\"} 1" && return 0
+    sleep 0.5
+  done
+  echo "$1 is healthy, but the proxy does not see it" >&2; return 1
+}
+smoke() { job pipeline smoke --url https://proxy:8443 "$@"; }
+
+up() {
+  need; touch .env; load_env
+  once TAG "$(commit)"
+  say "Images $IMAGE:$TAG"; build "$TAG"
+  secrets
+  compose config -q
+  docker run --rm -e "OG_CONTOUR=$CONTOUR" --entrypoint python "$IMAGE:$TAG" -c 'from og_project.config import settings; settings()'
+  say "ClickHouse, PostgreSQL, S3, MLflow"
+  compose up -d --wait clickhouse postgres s3
+  buckets
+  compose up -d --wait mlflow
+  job admin tables --users
+  first_model
+  say "Everything else"
+  compose up -d --wait --remove-orphans
+  seen_by_proxy api-1; seen_by_proxy api-2
+  say "One real prediction"
+  smoke
+  status
+}
+
+status() {
+  load_env
+  compose ps --format 'table {{.Service}}\t{{.Image}}\t{{.Status}}'
+  cat <<TEXT
+
+  the service     https://localhost:$PORT           (curl --cacert secrets/ca.pem -H "Authorization: Bearer \$SERVICE_KEY"; the key is in .env)
+  Grafana         http://127.0.0.1:$GRAFANA_PORT        (admin, GRAFANA_PASSWORD of .env)
+  Prometheus      http://127.0.0.1:$PROMETHEUS_PORT        Alertmanager  http://127.0.0.1:$ALERTMANAGER_PORT
+  MLflow          http://127.0.0.1:$MLFLOW_PORT        champion: version $(champion || true)
+  images          ${TAG:-none}${PREVIOUS_TAG:+, before: $PREVIOUS_TAG}
+TEXT
+}
+
+replace() { # TAG: each replica in turn, the next one only when this one answers
+  export TAG=$1
+  for replica in api-1 api-2; do
+    echo "$replica: $IMAGE:$TAG"
+    compose up -d --no-deps --wait "$replica" && seen_by_proxy "$replica" && job pipeline smoke --url "http://$replica:8080" || return 1
+  done
+  smoke --watch "${WATCH_SECONDS:-10}"
+}
+
+upgrade() {
+  need; load_env
+  local new=${1:-$(commit)} old=${TAG:?nothing runs yet: ./setup.sh}
+  [ "$new" != "$old" ] || fail "$new runs already; check out another commit, or name a tag"
+  build "$new"
+  say "From $old to $new"
+  if replace "$new"; then
+    keep TAG "$new"; keep PREVIOUS_TAG "$old"
+    compose up -d --wait
+    say "$new serves; back: ./setup.sh rollback"
+  else
+    say "$new fails; going back to $old"
+    replace "$old" || fail "and $old does not answer either: ./setup.sh doctor"
+    fail "$new was not taken; $old serves. The logs of the replicas above say why."
+  fi
+}
+
+doctor() {
+  need; load_env; local bad=0
+  check() { # WHAT, WHAT TO DO, COMMAND...
+    if "${@:3}" >/dev/null 2>&1; then printf '  ok    %s\n' "$1"; else printf '  BAD   %s\n        %s\n' "$1" "$2"; bad=1; fi
+  }
+  none() { [ -z "$("$@")" ]; }
+  check ".env is there, for its owner only" "./setup.sh makes it; chmod 600 .env" test "$(stat -c %a .env 2>/dev/null)" = 600
+  check "compose files are valid" "docker compose config -q says what is not" compose config -q
+  check "the certificate is valid for 30 days" "rm secrets/tls.pem; ./setup.sh; docker compose restart proxy" openssl x509 -checkend 2592000 -noout -in secrets/tls.pem
+  check "every container runs and is healthy" "./setup.sh status, ./setup.sh logs NAME" none compose ps --all --status exited --status dead --status restarting -q
+  check "both replicas get traffic" "./setup.sh logs api-1; docs/runbook.md#replica-down" eval 'seen_by_proxy api-1 && seen_by_proxy api-2'
+  check "there is a champion" "./setup.sh og register --promote-first" test -n "$(champion)"
+  check "the proxy answers with its certificate" "./setup.sh logs proxy" curl -sf --cacert secrets/ca.pem "https://localhost:$PORT/health/ready"
+  check "no alert fires" "http://127.0.0.1:$ALERTMANAGER_PORT, docs/runbook.md" bash -c "curl -sf http://127.0.0.1:$ALERTMANAGER_PORT/api/v2/alerts?active=true | grep -q '^\[\]'"
+  check "a prediction is answered and recorded" "./setup.sh og smoke --url https://proxy:8443 says what is missing" smoke
+  return $bad
+}
+
+case "${1:-up}" in
+  up) up ;;
+  status) status ;;
+  logs) load_env; compose logs -f --tail 100 "${@:2}" ;;
+  upgrade) upgrade "${2:-}" ;;
+  rollback) load_env; upgrade "${PREVIOUS_TAG:?there was no upgrade yet}" ;;
+  og) load_env; compose run --rm --no-deps pipeline "${@:2}" ;;
+  doctor) doctor ;;
+  down) load_env; compose --profile '*' down --remove-orphans "${@:2}" ;;
+  -h | --help | help) usage ;;
+  *) usage; exit 2 ;;
+esac
