@@ -1,4 +1,4 @@
-# Two images: `serve` (the default: the prediction service) and `pipeline` (stages, registry, monitor, and what Airflow runs).
+# Three images: `serve` (the default: the prediction service), `pipeline` (stages, registry, MLflow's server), and `airflow` (that, and an Airflow beside it).
 #   docker build -t og-project .                docker build --target pipeline -t og-project-pipeline .
 ARG PYTHON=3.11-slim
 
@@ -36,6 +36,23 @@ LABEL org.opencontainers.image.revision=$COMMIT org.opencontainers.image.version
 USER 10001
 ENTRYPOINT ["og"]
 CMD ["--help"]
+
+# Airflow has an environment of its own, /airflow/venv, with nothing of the project in it; its tasks call the project's `og`
+FROM build AS build-airflow
+COPY requirements-airflow.txt /tmp/
+RUN --mount=type=cache,target=/root/.cache/uv python -m venv --without-pip /airflow/venv \
+    && VIRTUAL_ENV=/airflow/venv UV_LINK_MODE=copy /tmp/uv/bin/uv pip sync -q --require-hashes /tmp/requirements-airflow.txt
+
+FROM pipeline AS airflow
+COPY --from=build-airflow /airflow/venv /airflow/venv
+USER 0
+RUN mkdir -p /airflow/home /airflow/dags && ln -s /app/dag.py /airflow/dags/dag.py && chown -R og:og /airflow/home
+USER 10001
+ENV AIRFLOW_HOME=/airflow/home AIRFLOW__CORE__DAGS_FOLDER=/airflow/dags AIRFLOW__CORE__LOAD_EXAMPLES=false PROJECT_DIR=/app PROJECT_OG="env PYTHONPATH=/app PATH=/venv/bin:/usr/bin:/bin og" \
+    AIRFLOW__CORE__EXECUTION_API_SERVER_URL=http://127.0.0.1:8080/execution/ AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS=admin:admin \
+    AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL=60
+ENTRYPOINT ["sh", "-c", "umask 077; printf '{\"admin\": \"%s\"}' \"$AIRFLOW_PASSWORD\" >/tmp/passwords.json; export AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=/tmp/passwords.json PATH=/airflow/venv/bin:$PATH PYTHONPATH=; exec /airflow/venv/bin/airflow standalone"]
+CMD []
 
 FROM base AS serve
 COPY --from=build /venv /venv

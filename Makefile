@@ -10,10 +10,10 @@ export DVC_NO_ANALYTICS = true
 export MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline test image image-test lint lint-lock export dag lock serve lab mlflow bench clean
+.PHONY: help setup pipeline test image image-test stack-test airflow-test gitlab-test lint lint-lock lint-secrets lint-vulnerabilities export dag lock serve lab mlflow bench clean
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## make the locked environment in .venv (everything else calls it)
 
@@ -42,6 +42,19 @@ image: ## build the serving image (Docker with BuildKit)
 image-test: setup image ## run the serving image in Docker and ask it
 	@IMAGE=$(IMAGE) $(BIN)/pytest tests/test_image.py
 
+stack-test: setup ## run the whole stack in Docker, with the faults it has to survive (ten minutes)
+	@DOCKER_BUILDKIT=1 $(DOCKER) build -q -f tests/stack/Dockerfile -t og-project-stand-ins tests
+	@STACK=1 $(BIN)/pytest --durations 20 tests/test_stack.py
+
+airflow-test: setup ## retrain on a real Airflow, in an environment of its own (five minutes)
+	@test -x build/airflow/bin/airflow || $(UV) venv -q --python $(BIN)/python build/airflow
+	@VIRTUAL_ENV=$(CURDIR)/build/airflow $(UV) pip sync -q --require-hashes requirements-airflow.txt
+	@AIRFLOW=$(CURDIR)/build/airflow/bin $(BIN)/pytest --durations 10 tests/test_airflow.py
+
+gitlab-test: setup ## run the jobs that need no GitLab, with gitlab-ci-local (needs node, npm, rsync; with STACK=1 also in Docker)
+	@npm install --silent --no-audit --no-fund --prefix build/gitlab-ci-local gitlab-ci-local@4.61.0 >/dev/null
+	@GITLAB_CI_LOCAL=$(CURDIR)/build/gitlab-ci-local/node_modules/.bin/gitlab-ci-local $(BIN)/pytest --durations 10 tests/test_gitlab.py
+
 SOURCES = find nbs og_project -name '*.ipynb' -not -path '*checkpoints*' -o -name '*.py' | sort | xargs cat | cksum
 lint: setup ## check style, types, notebooks and package in step, graph in step, Dockerfile and GitLab's file
 	@$(BIN)/ruff check .
@@ -49,14 +62,22 @@ lint: setup ## check style, types, notebooks and package in step, graph in step,
 	@before=$$($(SOURCES)); $(BIN)/nbdev_export; $(BIN)/nbdev_clean; test "$$before" = "$$($(SOURCES))" || \
 		{ echo "notebooks were not clean, or the package was not what they export; it is now: see git diff"; exit 1; }
 	@$(BIN)/og dag --check
+	@$(BIN)/python monitoring/dashboards.py --check
 	@$(BIN)/check-jsonschema -q --builtin-schema vendor.gitlab-ci .gitlab-ci.yml
 	@$(BIN)/hadolint Dockerfile
-	@$(BIN)/shellcheck .ci/run
+	@$(BIN)/shellcheck .ci/run setup.sh tests/stack/*.sh
+	@$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.yml
 
 lint-lock: setup ## check that requirements*.txt follow settings.ini (asks the package index)
 	@mkdir -p build/lock && cp requirements*.txt build/lock/
 	@$(MAKE) -s lock OUT=build/lock/
 	@for f in requirements*.txt; do cmp -s $$f build/lock/$$f || { echo "$$f is stale: run make lock"; exit 1; }; done
+
+lint-secrets: setup ## look for secrets in what git keeps (`# pragma: allowlist secret` on a line that only looks like one)
+	@git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --exclude-files 'requirements.*\.txt'
+
+lint-vulnerabilities: setup ## look up known vulnerabilities of the locked requirements (asks the package index)
+	@for f in requirements-serve.txt requirements-pipeline.txt; do $(BIN)/pip-audit -q --require-hashes --disable-pip -r $$f; done
 
 COMPILE = $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate setup.py
 lock: ## compile settings.ini into the hashed requirements*.txt
@@ -64,6 +85,7 @@ lock: ## compile settings.ini into the hashed requirements*.txt
 	@$(COMPILE) --extra serve --extra pipeline -c $(OUT)requirements-dev.txt -o $(OUT)requirements-pipeline.txt
 	@$(COMPILE) --extra serve -c $(OUT)requirements-dev.txt -o $(OUT)requirements-serve.txt
 	@$(COMPILE) -c $(OUT)requirements-dev.txt -o $(OUT)requirements.txt
+	@$(subst setup.py,requirements-airflow.in,$(COMPILE)) -o $(OUT)requirements-airflow.txt
 
 export: setup ## write the package from the notebooks
 	@$(BIN)/nbdev_export

@@ -1,8 +1,8 @@
 """Retraining on Airflow 3: the stages of pipeline.yaml with a later `until`, then register, gate, promote, and a look at the service.
 
-Airflow has an environment of its own with nothing of the project in it: this file reads the graph, and each task calls `og` in the
-project's environment or image. What to set for Airflow's processes (docs/retraining.md):
-PROJECT_DIR, the checkout; PROJECT_IMAGE, to run in Docker in place of PROJECT_DIR/.venv; SERVICE_URL, to check the service after a promotion."""
+Airflow has an environment of its own with nothing of the project in it: this file reads the graph, and each task calls `og`.
+What to set for Airflow's processes (docs/retraining.md): PROJECT_DIR, the checkout; PROJECT_OG, the command that is `og` there (".venv/bin/og", the
+default, or "./setup.sh og" for the project's image in Docker); SERVICE_URL, to check the service after a promotion."""
 import os
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,17 +12,16 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG, Param
 
 PROJECT = Path(os.environ.get("PROJECT_DIR", Path(__file__).parent)).resolve()
-IMAGE, SERVICE = os.environ.get("PROJECT_IMAGE"), os.environ.get("SERVICE_URL")
+OG, SERVICE = f"cd {PROJECT} && {os.environ.get('PROJECT_OG', '.venv/bin/og')}", os.environ.get("SERVICE_URL")
 STAGES = {stage["name"]: stage for stage in yaml.safe_load((PROJECT / "pipeline.yaml").read_text())["tasks"]}
 UNTIL = "{{ params.until or (logical_date or dag_run.run_after) | ds }}"  # nothing at or after this day is seen
-MOUNTS = " ".join(f"-v {PROJECT}/{name}:/app/{name}" for name in ("data", "models", "reports"))
-OG = f"docker run --rm --env-file {PROJECT}/.env {MOUNTS} {IMAGE}" if IMAGE else f"cd {PROJECT} && {PROJECT}/.venv/bin/og"
 REFUSED = 3  # `og gate`'s exit code for no
 
 
 def task(name: str, verb: str, **more) -> BashOperator:
     "A task that calls `og`."
-    settings = {"append_env": True, "retries": 1, "retry_delay": timedelta(seconds=10), "execution_timeout": timedelta(hours=2)}
+    settings = {"append_env": True, "env": {"RUN_ID": "{{ run_id }}"}, "retries": 1, "retry_delay": timedelta(seconds=10),
+                "execution_timeout": timedelta(hours=2)}
     return BashOperator(task_id=name, bash_command=f"{OG} {verb}", **settings | more)
 
 
@@ -45,6 +44,6 @@ with DAG(
     promote = task("promote", "promote --reason 'retrained by {{ run_id }}'", retries=0)
     list(stages.values()) >> register >> gate >> promote
     if SERVICE:
-        check = task("check", f"smoke --url {SERVICE} --watch 30", retries=0)
+        check = task("check", f"smoke --url {SERVICE} --version champion --watch {os.environ.get('SERVICE_WATCH_SECONDS', 30)}", retries=0)
         rollback = task("rollback", "rollback --reason 'the check after {{ run_id }} failed'", trigger_rule="one_failed")
         promote >> check >> rollback

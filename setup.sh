@@ -12,8 +12,10 @@ usage() { cat <<'HELP'
   logs [NAME]  follow the logs of all services, or of one
   upgrade [TAG]  replace the replicas one by one by the images of TAG (default: the commit that is checked out); goes back
                by itself when the smoke test fails
+  deploy TAG   upgrade where something runs, up where nothing does (for CI)
   rollback     the images that ran before the last upgrade (a model goes back by ./setup.sh og rollback)
   og VERB ...  an og command in the stack: ./setup.sh og history; ./setup.sh og run all -p until 2014-01-01
+  test         what has to hold of a stack that stands (test.py); JUnit report in reports/stack-junit.xml
   doctor       what is wrong, and what to do about it
   down         stop everything; data stays. `down --volumes` also removes all data
   -h, --help   this text
@@ -64,12 +66,12 @@ need() {
 
 build() { # TAG
   local version; version=$(sed -n 's/^version = //p' settings.ini)
-  for target in serve pipeline; do
-    local name=$IMAGE; [ $target = serve ] || name=$IMAGE-$target
+  for target in serve pipeline $([[ ${COMPOSE_PROFILES:-} != *airflow* ]] || echo airflow); do
+    local name=$IMAGE; [ "$target" = serve ] || name=$IMAGE-$target
     image "$name:$1" && continue
     docker pull -q "$name:$1" >/dev/null 2>&1 && continue
     echo "building $name:$1"
-    DOCKER_BUILDKIT=1 docker build -q --target $target -t "$name:$1" --build-arg "COMMIT=$1" --build-arg "VERSION=$version" . >/dev/null
+    DOCKER_BUILDKIT=1 docker build -q --target "$target" -t "$name:$1" --build-arg "COMMIT=$1" --build-arg "VERSION=$version" . >/dev/null
   done
 }
 
@@ -82,7 +84,7 @@ api_key() { # NAME SCOPE...: makes a key; KEY and ENTRY
 secrets() {
   touch .env; chmod 600 .env; mkdir -p secrets; chmod 700 secrets
   for name in ADMIN_PASSWORD SERVICE_PASSWORD PIPELINE_PASSWORD MONITOR_PASSWORD LOGS_PASSWORD POSTGRES_PASSWORD S3_ADMIN_SECRET S3_MLFLOW_SECRET \
-    S3_DVC_SECRET GRAFANA_PASSWORD AIRFLOW_PASSWORD AIRFLOW_SECRET JOURNAL_HASH_KEY TRIGGER_KEY; do once $name "$(random)"; done
+    S3_DVC_SECRET GRAFANA_PASSWORD AIRFLOW_PASSWORD AIRFLOW_SECRET JOURNAL_HASH_KEY TRIGGER_KEY ELASTIC_PASSWORD KIBANA_PASSWORD; do once $name "$(random)"; done
   once OWNER "$(id -u):$(id -g)"
   if [ -z "${SERVICE_KEYS:-}" ]; then
     api_key setup predict feedback metrics; keep SERVICE_KEY "$KEY"; local entries=$ENTRY
@@ -134,13 +136,13 @@ up() {
   compose config -q
   docker run --rm -e "OG_CONTOUR=$CONTOUR" --entrypoint python "$IMAGE:$TAG" -c 'from og_project.config import settings; settings()'
   say "ClickHouse, PostgreSQL, S3, MLflow"
-  compose up -d --wait clickhouse postgres s3
+  compose up -d --wait --wait-timeout 300 clickhouse postgres s3
   buckets
-  compose up -d --wait mlflow
+  compose up -d --wait --wait-timeout 300 mlflow
   job admin tables --users
   first_model
   say "Everything else"
-  compose up -d --wait --remove-orphans
+  compose up -d --wait --wait-timeout 600 --remove-orphans
   seen_by_proxy api-1; seen_by_proxy api-2
   say "One real prediction"
   smoke
@@ -164,7 +166,7 @@ replace() { # TAG: each replica in turn, the next one only when this one answers
   export TAG=$1
   for replica in api-1 api-2; do
     echo "$replica: $IMAGE:$TAG"
-    compose up -d --no-deps --wait "$replica" && seen_by_proxy "$replica" && job pipeline smoke --url "http://$replica:8080" || return 1
+    compose up -d --no-deps --wait --wait-timeout "${WAIT_SECONDS:-120}" "$replica" && seen_by_proxy "$replica" && job pipeline smoke --url "http://$replica:8080" || return 1
   done
   smoke --watch "${WATCH_SECONDS:-10}"
 }
@@ -204,13 +206,31 @@ doctor() {
   return $bad
 }
 
+deploy() { # TAG
+  load_env
+  if [ -z "${TAG:-}" ]; then touch .env; keep TAG "$1"; fi
+  if [ "$TAG" = "$1" ]; then up; else upgrade "$1"; fi
+}
+
+acceptance() {
+  need; load_env; mkdir -p reports
+  local files=() file status=0 name="$PROJECT-acceptance"
+  for file in $(tr : ' ' <<<"${COMPOSE_FILE:-docker-compose.yml}") docker-compose-test.yml; do files+=(-f "$file"); done
+  docker rm -f "$name" >/dev/null 2>&1 || true
+  compose "${files[@]}" run --no-deps -T --name "$name" test </dev/null || status=$?
+  docker cp "$name:/app/reports/junit.xml" reports/stack-junit.xml >/dev/null; docker rm -f "$name" >/dev/null
+  return $status
+}
+
 case "${1:-up}" in
   up) up ;;
   status) status ;;
   logs) load_env; compose logs -f --tail 100 "${@:2}" ;;
   upgrade) upgrade "${2:-}" ;;
+  deploy) deploy "${2:?which tag?}" ;;
   rollback) load_env; upgrade "${PREVIOUS_TAG:?there was no upgrade yet}" ;;
   og) load_env; compose run --rm --no-deps pipeline "${@:2}" ;;
+  test) acceptance ;;
   doctor) doctor ;;
   down) load_env; compose --profile '*' down --remove-orphans "${@:2}" ;;
   -h | --help | help) usage ;;

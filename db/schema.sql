@@ -116,3 +116,19 @@ CREATE TABLE IF NOT EXISTS promotions (
 ) ENGINE = MergeTree
 ORDER BY (model, at)
 SETTINGS non_replicated_deduplication_window = 100;
+
+CREATE TABLE IF NOT EXISTS logs (
+    at DateTime64(3, 'UTC'),
+    level String,
+    service String,
+    logger String,
+    message String,
+    request_id String,
+    run_id String,
+    model_version String,
+    line String
+) ENGINE = MergeTree
+PARTITION BY toYYYYMM(at)
+ORDER BY (service, at)
+TTL toDateTime(at) + toIntervalDay(30)
+SETTINGS non_replicated_deduplication_window = 100;

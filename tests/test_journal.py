@@ -115,7 +115,7 @@ def test_sigterm_drains(site, records):
 
 
 def on_server(server: Server) -> dict[str, str]:
-    return {"OG_STORE__URL": server.url, "OG_STORE__PASSWORD": "hunter2", "OG_STORE__TIMEOUT": "3"}
+    return {"OG_STORE__URL": server.url, "OG_STORE__PASSWORD": "hunter2", "OG_STORE__TIMEOUT": "3"}  # pragma: allowlist secret
 
 
 def stored_on(server: Server) -> list[dict]:

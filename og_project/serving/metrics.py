@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FAST', 'PHASE', 'MANY', 'METRICS', 'PAGE', 'bury_dead', 'Metrics', 'watch_process', 'Distribution', 'standard_output',
-           'AccessLog', 'log_json']
+           'AccessLog', 'log_json', 'logs_sql']
 
 # %% ../../nbs/10a_metrics.ipynb #b2361f77
 import asyncio
@@ -22,6 +22,8 @@ import numpy as np
 import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from ..store import ddl
 
 # %% ../../nbs/10a_metrics.ipynb #84dea730
 FAST = (.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10) # seconds
@@ -179,3 +181,10 @@ def log_json()->None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for noisy in ("uvicorn.access", "mlflow", "alembic"): logging.getLogger(noisy).setLevel(logging.WARNING)
     for noisy in ("urllib3", "clickhouse_connect"): logging.getLogger(noisy).setLevel(logging.CRITICAL) # what they say we say, once
+
+# %% ../../nbs/10a_metrics.ipynb #4cf532d2
+def logs_sql()->str:
+    "The statement that makes the table which the lines of all services are shipped to (monitoring/syslog-ng.conf)."
+    text = ("level", "service", "logger", "message", "request_id", "run_id", "model_version", "line")
+    return ddl("logs", {"at": "DateTime64(3, 'UTC')"} | dict.fromkeys(text, "String"), ("service", "at"), month="at",
+               ttl="toDateTime(at) + toIntervalDay(30)")

@@ -1,0 +1,52 @@
+"""What a change does to the model: its metrics on a sample beside those of another branch, as a table in Markdown.
+
+python .ci/sample.py origin/main
+
+Both run the whole pipeline on the same early part of the data (half a year from `since`) with a small model: the difference counts."""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import date, timedelta
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = {"OG_MODEL__NUM_BOOST_ROUND": "200", "OG_MODEL__LEARNING_RATE": "0.1"}
+OG = Path(sys.executable).with_name("og")
+
+
+def measured(folder: Path, since: str, until: str) -> dict[str, float]:
+    "Run the pipeline of a checkout in a place of its own; its model's metrics."
+    with tempfile.TemporaryDirectory() as place:
+        subprocess.run(f"cd '{folder}' && tar c --exclude=./data --exclude=./models --exclude=./reports --exclude=./.venv --exclude=./.git "
+                       f"--exclude=./.dvc --exclude=./build . | tar x -C '{place}'", shell=True, check=True)
+        env = os.environ | SMALL | {"OG_ROOT": place, "PYTHONPATH": place, "OG_CONTOUR": "local"}
+        subprocess.run([OG, "run", "all", "-p", "since", since, "-p", "until", until], cwd=place, env=env, check=True, stdout=sys.stderr)
+        return json.loads(Path(place, "reports/metrics.json").read_text())["model"]
+
+
+def main() -> None:
+    base = sys.argv[1] if len(sys.argv) == 2 else sys.exit(__doc__)
+    since = yaml.safe_load((ROOT / "env.yaml").read_text())["since"]
+    until = str(date.fromisoformat(since) + timedelta(days=184))
+    with tempfile.TemporaryDirectory() as place:
+        tree = Path(place, "base")
+        subprocess.run(["git", "worktree", "add", "-q", "--detach", tree, base], cwd=ROOT, check=True)
+        try:
+            before = measured(tree, since, until)
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", tree], cwd=ROOT, check=True)
+    now = measured(ROOT, since, until)
+    print(f"Metrics on a sample ({since} to {until}, a small model), this change beside `{base}`:\n")
+    print("| metric | before | now | change |\n|---|---|---|---|")
+    for name in now:
+        if isinstance(now[name], float):
+            old = before.get(name)
+            print(f"| {name} | {'-' if old is None else f'{old:.4f}'} | {now[name]:.4f} | {'new' if old is None else f'{now[name] - old:+.4f}'} |")
+
+
+if __name__ == "__main__":
+    main()

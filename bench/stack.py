@@ -1,0 +1,101 @@
+"""A stack that stands: memory at rest, throughput through the proxy with one and two replicas, the price of being watched, an upgrade under load.
+
+usage: python bench/stack.py [ROUNDS [SECONDS]]     (./setup.sh before; apt-get install wrk; `docker`, `docker-compose` or its plugin)
+
+It stops and starts replicas, Prometheus and the monitor of that stack."""
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from og_project.config import root
+from og_project.data.contract import EXAMPLE
+
+ROUNDS, SECONDS = (int(sys.argv[i]) if len(sys.argv) > i else default for i, default in ((1, 3), (2, 8)))
+VALUES = {name: value.strip("'") for file in ("config.env", ".env") for name, _, value in
+          (line.partition("=") for line in (root() / file).read_text().splitlines() if re.match(r"[A-Z0-9_]+=", line))} | dict(os.environ)
+URL = f"https://127.0.0.1:{VALUES['PORT']}/predict"
+SCRIPT = """wrk.method = "POST"; wrk.body = '%s'
+wrk.headers["content-type"] = "application/json"; wrk.headers["authorization"] = "Bearer %s"
+"""
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, cwd=root(), env=VALUES, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def compose(*command: str) -> str:
+    return run("docker-compose", "-p", VALUES["PROJECT"], *command)
+
+
+def wrk(seconds: int = SECONDS) -> tuple[float, float, int]:
+    "Requests a second, p99 in ms, and answers that were no 2xx, over 16 connections."
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        file.write(SCRIPT % (json.dumps(EXAMPLE), VALUES["SERVICE_KEY"]))
+        file.flush()
+        said = run("wrk", "-t1", "-c16", f"-d{seconds}", "--timeout", "20", "--latency", "-s", file.name, URL)
+    p99 = re.search(r"^\s+99%\s+([\d.]+)(us|ms|s)$", said, re.M)
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
+    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
+    failed = int(bad[1]) if bad else 0
+    return (float(re.search(r"Requests/sec: *([\d.]+)", said)[1]), float(p99[1]) * {"us": 1e-3, "ms": 1, "s": 1e3}[p99[2]],
+            failed + sum(map(int, errors.groups())) if errors else failed)
+
+
+def memory() -> dict[str, float]:
+    "MB of each service."
+    lines = run("docker", "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}").splitlines()
+    unit = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}
+    found = (re.match(rf"{VALUES['PROJECT']}-(\S+)-\d+ ([\d.]+)(\w+)", line) for line in lines)
+    return {m[1]: float(m[2]) * unit[m[3]] * 1.048576 for m in found if m}
+
+
+def median(rounds: list[tuple[float, float, int]]) -> str:
+    return " | ".join(f"{statistics.median(values):,.1f}" for values in list(zip(*rounds, strict=True))[:2]) + f" | {sum(r[2] for r in rounds)} |"
+
+
+def main() -> None:
+    time.sleep(10)
+    print("| service | memory at rest, MB |\n|---|---|")
+    used = memory()
+    for name, size in sorted(used.items(), key=lambda item: -item[1]):
+        print(f"| {name} | {size:.0f} |")
+    print(f"| together | {sum(used.values()):.0f} |\n")
+
+    print("| through the proxy, one record, 16 connections | requests/s | p99 ms | failed |\n|---|---|---|---|")
+    found: dict[str, list] = {"two replicas": [], "one replica": [], "two replicas, not watched": []}
+    for _ in range(ROUNDS):
+        found["two replicas"].append(wrk())
+        compose("stop", "api-2")
+        found["one replica"].append(wrk())
+        compose("up", "-d", "--wait", "api-2")
+        compose("stop", "prometheus", "monitor", "telegraf", "node-exporter")
+        time.sleep(5)
+        found["two replicas, not watched"].append(wrk())
+        compose("up", "-d", "--wait", "prometheus", "monitor", "telegraf", "node-exporter")
+        time.sleep(5)
+    for name, rounds in found.items():
+        print(f"| {name} | {median(rounds)}")
+    pairs = [1 - with_[0] / without[0] for with_, without in zip(found["two replicas"], found["two replicas, not watched"], strict=True)]
+    print(f"\nBeing watched costs {100 * statistics.median(pairs):.1f}% of the requests a second (median of {ROUNDS} pairs).")
+
+    print("\n| an upgrade under load | seconds | requests | failed |\n|---|---|---|---|")
+    for target in ("", "-pipeline"):
+        run("docker", "tag", f"{VALUES['IMAGE']}{target}:{VALUES['TAG']}", f"{VALUES['IMAGE']}{target}:bench")
+    began = time.monotonic()
+    with subprocess.Popen(["./setup.sh", "upgrade", "bench"], cwd=root(), env=VALUES, stdout=subprocess.DEVNULL) as upgrade:
+        rounds = []
+        while upgrade.poll() is None:
+            rounds.append(wrk(5))
+    assert upgrade.returncode == 0
+    print(f"| two replicas, one by one | {time.monotonic() - began:.0f} | {sum(r[0] * 5 for r in rounds):,.0f} | {sum(r[2] for r in rounds)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What has to hold of a stack that stands; the entry of the service `test` (docker-compose-test.yml). Exit code 0: all of it; the report says which.
+
+It asks over the network, as a caller and as the pipeline do, and knows the problem by its contract only."""
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from og_project.config import root, settings
+from og_project.data.contract import EXAMPLE, TARGET, Answer, Record
+from og_project.lifecycle import gate, registry
+from og_project.lifecycle.smoke import ask, recorded, wait
+from og_project.model import estimator, evaluate
+from og_project.store import connect, parquet, properties, query, store_of
+
+URL, KEY = os.environ.get("SERVICE_URL", ""), os.environ.get("SERVICE_KEY", "")
+CONFIG = settings()
+PAGES = ("/", "/health/live", "/health/ready", "/model", "/traffic", "/drift", "/metrics", "/docs", "/openapi.json",
+         "/v2/models/" + CONFIG.mlflow.model)
+REQUIRED = [name for name, (_, nullable) in properties(Record).items() if not nullable]
+
+
+def predicted(body: object) -> dict:
+    status, text = ask(URL, "/predict", KEY, body)
+    assert status == 200, f"{status} {text[:500]}"
+    return json.loads(text)
+
+
+# --- io ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("table", ["predictions", "feedback", "promotions"])
+def test_clickhouse_has_the_table(table):
+    assert query(store_of(CONFIG), f"SELECT count() AS rows FROM {table}").num_rows == 1
+
+
+def test_mlflow_knows_the_champion_that_serves():
+    assert str(registry.champion(CONFIG).version) == json.loads(ask(URL, "/model", KEY)[1])["version"]
+
+
+# --- endpoints --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("path", PAGES)
+def test_an_endpoint_answers(path):
+    status, text = ask(URL, path, KEY)
+    assert status == 200 and text, f"{status} {text[:300]}"
+
+
+@pytest.mark.parametrize("path", ["/predict", "/metrics", "/model"])
+def test_nobody_comes_in_without_a_key(path):
+    assert ask(URL, path, "", EXAMPLE if path == "/predict" else None)[0] == 401
+
+
+def test_a_prediction_is_answered_and_recorded_once():
+    reply = predicted(EXAMPLE)
+    Answer(**{name: reply["predictions"][0][name] for name in Answer.model_fields})
+    wait(lambda: recorded(store_of(CONFIG), reply["predictions"][0]["id"]), 60)
+
+
+# --- parsing ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("field", REQUIRED)
+def test_a_missing_field_is_named(field):
+    status, text = ask(URL, "/predict", KEY, {name: value for name, value in EXAMPLE.items() if name != field})
+    assert status == 422 and field in text, f"{status} {text[:300]}"
+
+
+@pytest.mark.parametrize("body", [{}, [], "text", 7, EXAMPLE | {"no_such_field": 1}, [EXAMPLE, {}]])
+def test_what_is_no_record_is_refused(body):
+    assert ask(URL, "/predict", KEY, body)[0] == 422
+
+
+# --- features, model, quality -----------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> estimator.Model:
+    "The champion, fetched from the registry as a replica does."
+    return estimator.load(registry.fetch(CONFIG, registry.champion(CONFIG), tmp_path_factory.mktemp("model")))
+
+
+def test_the_service_answers_what_the_registered_model_does(model):
+    "The same features are built and the same model is asked, here and there. (Where the source is the store, the service's lookups may be fresher.)"
+    here, there = estimator.predict(model, estimator.rows_table([Record(**EXAMPLE)])), predicted(EXAMPLE)["predictions"][0]
+    for name in Answer.model_fields:
+        assert type(there[name]) is type(here[name].tolist()[0])
+        assert there[name] == pytest.approx(here[name].tolist()[0], rel=0 if CONFIG.source != "store" else 0.5)
+
+
+def test_quality_did_not_regress(model):
+    "On records later than the model was trained on, the service is about as good as the registry says that this version is."
+    records = parquet(root() / "data/interim/records.parquet")
+    rows, outcomes, _ = gate.fresh(connect(), records, model, gate.trained_until(model), datetime.now(UTC), 3000)
+    asked = [json.loads(Record(**row).model_dump_json()) for row in rows.select(list(Record.model_fields)).to_pylist()]
+    said = [answer for start in range(0, len(asked), 1000) for answer in predicted(asked[start:start + 1000])["predictions"]]
+    value = next(name for name in Answer.model_fields if name != TARGET or len(Answer.model_fields) == 1)
+    metric, direction = next(iter(evaluate.METRICS.items()))
+    now = evaluate.score(outcomes, np.array([answer[value] for answer in said]))[metric]
+    then = float(registry.champion(CONFIG).tags[metric])
+    worse = (then - now if direction == "maximize" else now - then) / abs(then)
+    assert worse < 0.1, f"{metric} was {then:.4f} when the version was registered, is {now:.4f}"
+
+
+if __name__ == "__main__":
+    report = Path(root(), "reports", "junit.xml")
+    sys.exit(pytest.main([__file__, "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]))

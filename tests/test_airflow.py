@@ -1,0 +1,148 @@
+"""Retraining on a real Airflow: API server, scheduler and DAG processor, in an environment that has nothing of the project in it.
+
+`make airflow-test` makes that environment from requirements-airflow.txt, and runs this."""
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import Project, free_port, small_project, wait_until
+
+AIRFLOW = os.environ.get("AIRFLOW", "")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not AIRFLOW, reason="AIRFLOW names no environment: make airflow-test")]
+ENDED = ("success", "failed")
+
+
+@dataclass
+class Airflow:
+    "A running Airflow, the project it retrains, and the service that it watches."
+
+    project: Project
+    url: str
+    password: str
+    service: str
+    api: httpx.Client
+
+    def trigger(self, name: str, **conf: str) -> str:
+        "Begin a run, wait for its end, give its state."
+        self.begin(name, **conf)
+        return self.ended(name)
+
+    def begin(self, name: str, **conf: str) -> None:
+        reply = self.api.post("/api/v2/dags/retrain/dagRuns", json={"dag_run_id": name, "logical_date": None, "conf": conf})
+        assert reply.status_code == 200, reply.text
+
+    def state(self, name: str) -> str:
+        return self.api.get(f"/api/v2/dags/retrain/dagRuns/{name}").json()["state"]
+
+    def ended(self, name: str) -> str:
+        wait_until(lambda: self.state(name) in ENDED, seconds=400)
+        return self.state(name)
+
+    def tasks(self, name: str) -> dict[str, dict]:
+        found = self.api.get(f"/api/v2/dags/retrain/dagRuns/{name}/taskInstances").json()["task_instances"]
+        return {task["task_id"]: task for task in found}
+
+    def champion(self) -> str:
+        return json.loads(self.project.run("og", "history", "--json").stdout)[-1]["to_version"]
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory) -> Iterator[Airflow]:
+    project = small_project(tmp_path_factory.mktemp("airflow") / "project")
+    gate = project.folder / "config/gate.yml"
+    gate.write_text(gate.read_text().replace("max_loss: 0.01", "max_loss: 0.2"))  # a small model on a fifth of the data varies
+    project.run("og", "run", "all", "-p", "until", "2013-11-01")
+    project.run("og", "register", "--promote-first")
+    home, port, password = tmp_path_factory.mktemp("home"), free_port(), secrets.token_urlsafe(16)
+    (home / "passwords.json").write_text(json.dumps({"admin": password}))
+    (home / "dags").mkdir()
+    (home / "dags/dag.py").symlink_to(project.folder / "dag.py")
+    url = f"http://127.0.0.1:{port}"
+    with ExitStack() as running:
+        service = running.enter_context(project.serving())
+        og = home / "og"  # the command, with what the copy needs in its environment
+        lines = [f"export {name}='{value}'" for name, value in project.environment({}).items() if name in ("PATH", "PYTHONPATH", "OG_ROOT")]
+        og.write_text("\n".join(["#!/bin/bash", *lines, 'exec og "$@"', ""]))
+        og.chmod(0o755)
+        env = {
+            "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"), "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/", "AIRFLOW__API__BASE_URL": url, "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32), "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin", "AIRFLOW__API__WORKERS": "1", "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"), "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            "PROJECT_DIR": str(project.folder), "PROJECT_OG": str(og), "SERVICE_URL": service, "SERVICE_WATCH_SECONDS": "3",
+            "PATH": f"{AIRFLOW}:/usr/bin:/bin", "PYTHONPATH": ""}
+        project.run(f"{AIRFLOW}/airflow", "db", "migrate", **env)
+        for part in ("api-server", "scheduler", "dag-processor"):
+            running.enter_context(project.start(f"{AIRFLOW}/airflow", part, log=home / f"{part}.log", **env))
+        wait_until(lambda: httpx.get(f"{url}/api/v2/monitor/health").json()["scheduler"]["status"] == "healthy", seconds=120)
+        token = httpx.post(f"{url}/auth/token", json={"username": "admin", "password": password}).json()["access_token"]
+        api = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30)
+        wait_until(lambda: api.get("/api/v2/dags/retrain").status_code == 200, seconds=120)
+        assert api.patch("/api/v2/dags/retrain", json={"is_paused": False}).status_code == 200
+        yield Airflow(project, url, password, service, api)
+
+
+def test_nothing_of_the_project_is_in_airflows_environment():
+    assert not list(Path(AIRFLOW).parent.glob("lib/*/site-packages/og_project*"))
+    assert not list(Path(AIRFLOW).parent.glob("lib/*/site-packages/lightgbm"))
+
+
+def test_a_run_over_rest_ends_with_a_new_champion_served(airflow):
+    assert airflow.champion() == "1"
+    assert airflow.trigger("good", until="2013-12-01") == "success", airflow.tasks("good")
+    states = {name: task["state"] for name, task in airflow.tasks("good").items()}
+    assert states.pop("rollback") == "skipped" and set(states.values()) == {"success"}, states
+    assert airflow.champion() == "2"
+    assert httpx.get(f"{airflow.service}/model").json()["version"] == "2"
+
+
+def test_a_refused_model_changes_nothing_and_is_no_failure(airflow):
+    gate = airflow.project.folder / "config/gate.yml"
+    before = gate.read_text()
+    gate.write_text(before.replace("min_rows: 1000", "min_rows: 1000000"))
+    try:
+        assert airflow.trigger("refused", until="2013-12-15") == "success"
+    finally:
+        gate.write_text(before)
+    states = {name: task["state"] for name, task in airflow.tasks("refused").items()}
+    assert states["gate"] == states["promote"] == states["check"] == states["rollback"] == "skipped" and states["register"] == "success", states
+    assert airflow.champion() == "2"
+
+
+def test_a_stage_that_fails_is_tried_again(airflow):
+    raw = next((airflow.project.folder / "sample").glob("*.csv"))
+    aside = raw.with_suffix(".away")
+    raw.rename(aside)
+    airflow.begin("retried", until="2014-01-01")
+    wait_until(lambda: airflow.tasks("retried")["ingest"]["state"] == "up_for_retry", seconds=120)
+    aside.rename(raw)
+    assert airflow.ended("retried") == "success"
+    assert airflow.tasks("retried")["ingest"]["try_number"] == 2
+
+
+def test_an_alert_begins_one_run_and_a_young_run_is_let_be(airflow):
+    port, key = free_port(), secrets.token_urlsafe(16)
+    notice = {"version": "4", "alerts": [{"status": "firing", "labels": {"alertname": "ScoreDrift", "action": "retrain"},
+                                          "startsAt": "2026-01-02T03:04:05Z", "annotations": {}}]}
+    about = {"OG_TRIGGER__PORT": str(port), "OG_TRIGGER__KEY": key, "OG_TRIGGER__AIRFLOW_URL": airflow.url,
+             "OG_TRIGGER__AIRFLOW_PASSWORD": airflow.password}
+
+    def told(**more: str) -> dict:
+        with airflow.project.start("og", "trigger", **about | more) as process:
+            wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200, process)
+            assert httpx.post(f"http://127.0.0.1:{port}/alerts", json=notice).status_code == 401
+            reply = httpx.post(f"http://127.0.0.1:{port}/alerts", json=notice, headers={"authorization": f"Bearer {key}"}, timeout=30)
+            assert reply.status_code == 200, reply.text
+            return reply.json()
+
+    assert told()["status"] == "cooling down"  # the runs of the tests before
+    assert told(OG_TRIGGER__COOLDOWN_HOURS="0") == {"status": "started", "run": "alert__ScoreDrift__2026-01-02T03-04-05"}
+    assert told(OG_TRIGGER__COOLDOWN_HOURS="0")["status"] == "already started"
+    assert airflow.state("alert__ScoreDrift__2026-01-02T03-04-05") in ("queued", "running", "success")

@@ -1,0 +1,110 @@
+"""The jobs of .gitlab-ci.yml that need no GitLab, run by gitlab-ci-local: by the shell, and in a container.
+
+`make gitlab-test` installs it with npm; the container needs a Docker engine and an image python:3.11 (STACK says that both are there)."""
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Project, copy_project
+
+from og_project.config import root
+
+LOCAL = os.environ.get("GITLAB_CI_LOCAL", "")
+SPEC = yaml.load((root() / ".gitlab-ci.yml").read_text(), yaml.SafeLoader)
+JOBS = {name: job for name, job in SPEC.items() if isinstance(job, dict) and "stage" in job and not name.startswith(".")}
+needs_local = pytest.mark.skipif(not LOCAL, reason="GITLAB_CI_LOCAL names no command: make gitlab-test")
+
+
+def test_the_stages_are_the_five_and_every_job_is_in_one():
+    assert SPEC["stages"] == ["lint", "test", "build", "deploy", "monitor"]
+    assert {job["stage"] for job in JOBS.values()} >= {"lint", "test", "build", "deploy"}
+
+
+def test_every_script_is_one_that_shellcheck_takes():
+    command = ["gitlab-ci-verify", "--no-lint-api", "--gitlab-base-url", "https://gitlab.invalid"]
+    done = subprocess.run(command, cwd=root(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_production_is_deployed_by_hand_from_the_default_branch_one_at_a_time():
+    for name in ("deploy-production", "rollback-production"):
+        (rule,) = JOBS[name]["rules"]
+        assert rule["when"] == "manual" and rule["if"] == "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH"
+        assert JOBS[name]["resource_group"] == "production" and JOBS[name]["environment"]["name"] == "production"
+
+
+def git(project: Project, *command: str) -> None:
+    project.run("git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", *command)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Project:
+    "A clone with an origin, as a runner has it; a branch `change` that changes a parameter, and one, `words`, that changes the README."
+    project = copy_project(tmp_path_factory.mktemp("gitlab") / "og-project")
+    for name in ("conftest.py", "test_style.py"):
+        (project.folder / "tests").mkdir(exist_ok=True)
+        (project.folder / "tests" / name).write_text((root() / "tests" / name).read_text())
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "tests")
+    git(project, "branch", "-M", "main")
+    origin = project.folder.parent / "origin/og/og-project.git"
+    project.run("git", "clone", "-q", "--bare", ".", str(origin))
+    project.run("git", "remote", "add", "origin", "https://gitlab.invalid/og/og-project.git")
+    project.run("git", "config", f"url.{origin.parents[1]}/.insteadOf", "https://gitlab.invalid/")
+    project.run("git", "fetch", "-q", "origin")
+    project.run("git", "remote", "set-head", "origin", "main")
+    for branch, path in (("words", "README.md"), ("change", "env.yaml")):
+        project.run("git", "checkout", "-qb", branch, "main")
+        with (project.folder / path).open("a") as file:
+            file.write("# \n")
+        git(project, "commit", "-qam", branch)
+    return project
+
+
+def local(project: Project, branch: str, *options: str, merge_request: bool = False) -> str:
+    project.run("git", "checkout", "-qf", branch)
+    source = ["--variable", "CI_PIPELINE_SOURCE=merge_request_event"] if merge_request else []
+    base = ["--variable", "CI_MERGE_REQUEST_DIFF_BASE_SHA=main", "--variable", "CI_MERGE_REQUEST_TARGET_BRANCH_NAME=main"]
+    cache = ["--variable", f"UV_CACHE_DIR={os.environ.get('UV_CACHE_DIR', Path.home() / '.cache/uv')}"]
+    return project.run(LOCAL, *source, *base, *cache, *options).stdout
+
+
+@pytest.mark.parametrize("branch, merge_request, expected", [
+    ("words", False, {"lint", "secrets"}),
+    ("words", True, {"lint", "secrets", "owners"}),
+    ("change", True, {"lint", "secrets", "owners", "notebooks", "tests", "pipeline", "sample"})])
+@pytest.mark.slow
+@needs_local
+def test_a_change_runs_what_it_needs(checkout, branch, merge_request, expected):
+    listed = local(checkout, branch, "--list", merge_request=merge_request)
+    names = {line.split()[0] for line in listed.splitlines() if line.split() and line.split()[0] in JOBS}
+    assert names == expected
+
+
+@pytest.mark.parametrize("job, merge_request", [("secrets", False), ("owners", True), ("lint", False)])
+@pytest.mark.slow
+@needs_local
+def test_a_job_passes_in_the_shell(checkout, job, merge_request):
+    said = local(checkout, "change", "--force-shell-executor", "--shell-isolation", job, merge_request=merge_request)
+    assert f"PASS  {job}" in said, said[-3000:]
+
+
+@pytest.mark.slow
+@needs_local
+def test_a_secret_fails_its_job(checkout):
+    checkout.run("git", "checkout", "-qf", "-B", "leak", "change")
+    (checkout.folder / "leak.py").write_text('AWS = "AKIA' + 'IOSFODNN7EXAMPL0"\n')
+    git(checkout, "add", "-A")
+    git(checkout, "commit", "-qm", "leak")
+    done = checkout.run(LOCAL, "--force-shell-executor", "--shell-isolation", "secrets", check=False)
+    assert done.returncode != 0 and "leak.py" in done.stdout + done.stderr
+
+
+@pytest.mark.skipif("STACK" not in os.environ, reason="STACK says that a Docker engine is there")
+@pytest.mark.slow
+@needs_local
+def test_a_job_passes_in_a_container(checkout):
+    said = local(checkout, "change", "--pull-policy", "if-not-present", "--helper-image", "python:3.11", "secrets")
+    assert "PASS  secrets" in said, said[-3000:]

@@ -1,0 +1,330 @@
+"""The whole service in real Docker, brought up by ./setup.sh: what it promises, and what happens when parts of it die.
+
+docker-compose.yml is the project's own; images that cannot be pulled here have stand-ins (tests/stack/). The tests stand in the order of a service's
+life and share one stack. `make stack-test` runs them; STACK=1 says that a Docker engine is there."""
+import importlib.util
+import json
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+import yaml
+from conftest import copy_project, free_port, wait_until
+
+from og_project.config import root
+from og_project.data.contract import EXAMPLE
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif("STACK" not in os.environ, reason="make stack-test sets STACK; it needs a Docker engine")]
+PORTS = ("PORT", "PROXY_STATS_PORT", "MLFLOW_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "RECEIVER_PORT")
+
+
+@dataclass
+class Load:
+    "Callers who ask without pause, all under one request id, and what they were told."
+
+    name: str = field(default_factory=lambda: f"load-{uuid4()}")
+    acknowledged: list[str] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Stack:
+    "A checkout with its own stack."
+
+    folder: Path
+    env: dict[str, str]
+
+    def run(self, *command: str, check: bool = True, seconds: float = 600) -> str:
+        done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=seconds)
+        assert not check or done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+        return done.stdout if done.returncode == 0 else f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+
+    def setup(self, *verb: str, check: bool = True) -> str:
+        return self.run("./setup.sh", *verb, check=check)
+
+    def compose(self, *command: str, check: bool = True) -> str:
+        return self.run("docker-compose", "-p", self.env["PROJECT"], *command, check=check)
+
+    def values(self) -> dict[str, str]:
+        return dict(line.split("=", 1) for line in (self.folder / ".env").read_text().replace("'", "").splitlines())
+
+    def client(self, key: str | None = None) -> httpx.Client:
+        context = ssl.create_default_context(cafile=self.folder / "secrets/ca.pem")
+        headers = {"authorization": f"Bearer {self.values()['SERVICE_KEY'] if key is None else key}"}
+        return httpx.Client(base_url=f"https://localhost:{self.env['PORT']}", verify=context, headers=headers, timeout=30)
+
+    def query(self, sql: str, user: str = "admin") -> str:
+        "Ask ClickHouse from within its container, as one of its users."
+        header = f"X-ClickHouse-User: {user}", f"X-ClickHouse-Key: {self.values()[user.upper() + '_PASSWORD']}"
+        asked = ["wget", "-qO-", "--header", header[0], "--header", header[1], "--post-data", sql, "http://127.0.0.1:8123/?database=og"]
+        return self.compose("exec", "-T", "clickhouse", *asked, check=False).strip()
+
+    def prometheus(self, asked: str) -> list[dict]:
+        found = httpx.get(f"http://127.0.0.1:{self.env['PROMETHEUS_PORT']}/api/v1/query", params={"query": asked}, timeout=30).json()
+        assert found["status"] == "success", f"{asked}: {found}"
+        return found["data"]["result"]
+
+    @contextmanager
+    def load(self, callers: int = 3, pause: float = 0.02) -> Iterator[Load]:
+        "Ask from several threads for as long as the block lasts."
+        found, ended = Load(), threading.Event()
+
+        def ask() -> None:
+            with self.client() as client:
+                while not ended.is_set():
+                    try:
+                        reply = client.post("/predict", json=EXAMPLE, headers={"x-request-id": found.name})
+                        if reply.status_code == 200:
+                            found.versions.append(reply.json()["model_version"])
+                            found.acknowledged.append(reply.json()["predictions"][0]["id"])
+                        else:
+                            found.failures.append(f"{reply.status_code} {reply.text[:200]}")
+                    except httpx.HTTPError as e:
+                        found.failures.append(repr(e))
+                    time.sleep(pause)
+
+        threads = [threading.Thread(target=ask) for _ in range(callers)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield found
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
+
+    def unfailing(self, load: Load) -> None:
+        "No request of these failed; else say what the services logged of it."
+        if load.failures:
+            time.sleep(5)  # the lines are shipped once a second
+            asked = f"SELECT line FROM logs WHERE request_id = '{load.name}' AND level = 'error' OR level = 'error' ORDER BY at DESC LIMIT 5"
+            raise AssertionError(f"{len(load.failures)} of {len(load.acknowledged)}: {load.failures[:3]}\n{self.query(asked)}")
+
+    def kept(self, load: Load, seconds: float = 90) -> None:
+        "Wait until each acknowledged prediction is in ClickHouse; then none is there twice."
+        assert load.acknowledged
+        rows = lambda: self.query(f"SELECT prediction_id FROM predictions WHERE request_id = '{load.name}'").split()  # noqa: E731
+        wait_until(lambda: set(load.acknowledged) <= set(rows()), seconds=seconds)
+        assert len(rows()) == len(set(rows()))
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory) -> Iterator[Stack]:
+    "The stack of a copy of the checkout, up."
+    folder = copy_project(tmp_path_factory.mktemp("stack")).folder
+    shutil.copytree(root() / "tests/stack", folder / "tests/stack")
+    socket = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OG_")}
+    data = subprocess.run(["docker", "info", "-f", "{{.DockerRootDir}}"], capture_output=True, text=True, check=True).stdout.strip()
+    env = clean | {name: str(free_port()) for name in PORTS} | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PROJECT": "og-stack-test", "DOCKER_SOCKET": socket, "DOCKER_DATA": data,
+        "COMPOSE_PROFILES": "logs", "MONITOR_SECONDS": "2",
+        "COMPOSE_FILE": "docker-compose.yml:tests/stack/docker-compose.ci.yml", "ALERT_URL": "http://receiver:9999/", "FIRST_UNTIL": "2013-12-01",
+        "WATCH_SECONDS": "5", "WAIT_SECONDS": "40"}
+    made = Stack(folder, env)
+    made.setup("down", "--volumes", check=False)
+    print(made.setup())
+    yield made
+    if "KEEP_STACK" not in os.environ:
+        made.setup("down", "--volumes", check=False)
+
+
+def test_setup_is_safe_to_run_again(stack):
+    before = stack.values()
+    assert oct((stack.folder / ".env").stat().st_mode & 0o777) == "0o600" and oct((stack.folder / "secrets/ca.key").stat().st_mode & 0o777) == "0o600"
+    containers = stack.compose("ps", "-q")
+    said = stack.setup()
+    assert "answered and recorded" in said and stack.values() == before
+    assert set(stack.compose("ps", "-q").split()) == set(containers.split()), "nothing was replaced"
+
+
+def test_a_prediction_goes_through_the_proxy_into_clickhouse(stack):
+    with stack.client() as client:
+        reply = client.post("/predict", json=EXAMPLE | {"id": "stack-1"}, headers={"x-request-id": "from-a-test"})
+        assert reply.status_code == 200 and reply.json()["model_version"] == "1"
+        assert client.post("/admin/reload").status_code == 404, "not from outside"
+        wait_until(lambda: stack.query("SELECT request_id FROM predictions WHERE prediction_id = 'stack-1'") == "from-a-test")
+        assert client.post("/feedback", json=[{"id": "stack-1", "outcome": True}]).json()["results"][0]["status"] == "recorded"
+    log = [json.loads(line) for line in stack.compose("logs", "--no-log-prefix", "proxy").splitlines() if '"from-a-test"' in line]
+    assert log and log[0]["http.response.status_code"] == 200 and log[0]["service.name"] == "proxy"
+
+
+def test_every_line_is_in_the_logs_table_under_its_request(stack):
+    services = lambda: set(stack.query("SELECT DISTINCT service FROM logs WHERE request_id = 'from-a-test'").split())  # noqa: E731
+    wait_until(lambda: services() == {"proxy", "og_project"}, seconds=60)
+    said = "SELECT DISTINCT model_version FROM logs WHERE request_id = 'from-a-test' AND service = 'og_project' AND message LIKE '%/predict%'"
+    assert stack.query(said) == "1"
+
+
+def test_what_has_to_hold_of_a_stack_holds(stack):
+    said = stack.setup("test")
+    assert " passed" in said and "failed" not in said
+    assert "<testcase" in (stack.folder / "reports/stack-junit.xml").read_text()
+
+
+def test_nobody_gets_in(stack):
+    with stack.client("wrong") as client:
+        assert client.post("/predict", json=EXAMPLE).status_code == 401 and client.get("/metrics").status_code == 401
+    away = "import socket; socket.create_connection(('{}', {}), 3)"
+    for name, port in (("clickhouse", 8123), ("postgres", 5432), ("s3", 9000)):
+        assert "gaierror" in stack.compose("exec", "-T", "receiver", "python", "-c", away.format(name, port), check=False), name
+    published = stack.compose("ps", "--format", "json")
+    assert not re.search(r'"(clickhouse|postgres|s3|api-1|monitor)".{0,2000}"PublishedPort":[1-9]', published)
+
+
+def test_each_user_has_the_least_rights(stack):
+    assert stack.query("SELECT count() > 0 FROM predictions", "service") == "1"
+    for user, statement in (("service", "DROP TABLE predictions"), ("service", "INSERT INTO promotions (model) VALUES ('x')"),
+                            ("monitor", "INSERT INTO feedback (prediction_id) VALUES ('x')"), ("pipeline", "TRUNCATE TABLE predictions"),
+                            ("pipeline", "INSERT INTO predictions (prediction_id) VALUES ('x')")):
+        stack.query(statement, user)
+    assert stack.query("SELECT count() FROM promotions WHERE model = 'x'") == "0" and stack.query("SELECT count() > 0 FROM predictions") == "1"
+
+
+def test_prometheus_sees_everything(stack):
+    wait_until(lambda: len(stack.prometheus("up == 1")) == len(stack.prometheus("up")) == 8, seconds=60)
+
+
+def test_a_killed_replica_costs_no_request_and_rings(stack):
+    with stack.load() as load:
+        time.sleep(3)
+        stack.compose("kill", "-s", "KILL", "api-2")
+        receiver = f"http://127.0.0.1:{stack.env['RECEIVER_PORT']}/"
+        wait_until(lambda: "ReplicaDown" in httpx.get(receiver).text, seconds=150)
+        stack.compose("up", "-d", "--wait", "api-2")
+        time.sleep(3)
+    stack.unfailing(load)
+    stack.kept(load)
+
+
+def test_clickhouse_away_costs_nothing(stack):
+    with stack.load() as load:
+        time.sleep(2)
+        stack.compose("stop", "clickhouse")
+        time.sleep(8)
+        stack.compose("up", "-d", "--wait", "clickhouse")
+        time.sleep(3)
+    stack.unfailing(load)
+    stack.kept(load)
+
+
+def test_registry_and_storage_away_cost_nothing(stack):
+    with stack.load() as load:
+        stack.compose("stop", "mlflow", "s3")
+        stack.compose("restart", "api-1")  # it comes back with the copy of the model on its disk
+        wait_until(lambda: '"model_version":"1"' in stack.compose("exec", "-T", "api-1", "python", "-c",
+                   "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/health/ready').read().decode())", check=False), seconds=60)
+        time.sleep(2)
+        stack.compose("up", "-d", "--wait", "s3", "mlflow")
+    stack.unfailing(load)
+    stack.kept(load)
+
+
+def test_an_upgrade_costs_no_request_and_goes_back_when_it_fails(stack):
+    old = stack.values()["TAG"]
+    with stack.load() as load:
+        for target in ("", "-pipeline"):
+            stack.run("docker", "tag", f"og-project{target}:{old}", f"og-project{target}:next")
+            stack.run("docker", "tag", f"og-project{target}:{old}", f"og-project{target}:broken")
+        stack.setup("upgrade", "next")
+        assert stack.values()["TAG"] == "next" and stack.values()["PREVIOUS_TAG"] == old
+        broken = f"FROM og-project:{old}\nENV OG_JOURNAL__FOLDER=/proc/nowhere\n"
+        building = ["docker", "build", "-q", "-t", "og-project:broken", "-"]
+        subprocess.run(building, input=broken, text=True, check=True, env=stack.env, capture_output=True)
+        said = stack.setup("upgrade", "broken", check=False)
+        assert "going back to next" in said and "was not taken" in said
+        assert stack.values()["TAG"] == "next"
+    running = stack.compose("ps", "--format", "{{.Image}} {{.Health}}", "api-1", "api-2").split("\n")[:2]
+    assert running == ["og-project:next healthy"] * 2
+    stack.unfailing(load)
+    stack.kept(load)
+
+
+def test_retrained_gated_promoted_served_and_rolled_back(stack):
+    with stack.load(callers=1, pause=0.1) as load:
+        stack.setup("og", "run", "all", "-p", "until", "2014-01-01")
+        stack.setup("og", "register")
+        said = stack.setup("og", "gate", "--json")
+        verdict = json.loads(said[said.index("{"):])
+        assert verdict["passed"], verdict
+        stack.setup("og", "promote", "--reason", "by the stack's test")
+        stack.setup("og", "smoke", "--url", "https://proxy:8443", "--version", "2")
+        wait_until(lambda: load.versions[-5:] == ["2"] * 5, seconds=60)
+        stack.setup("og", "rollback", "--reason", "by the stack's test")
+        began = time.monotonic()
+        wait_until(lambda: load.versions[-5:] == ["1"] * 5, seconds=60)
+        assert time.monotonic() - began < 30
+    stack.unfailing(load)
+    told = stack.setup("og", "history", "--json")
+    kinds = [change["kind"] for change in json.loads(told[told.index("["):])]
+    assert kinds == ["promote", "promote", "rollback"]
+    stack.kept(load)
+
+
+def asked_queries() -> dict[str, str]:
+    "Every query of panels and recording rules as it stands, and of alerts each series that they look at."
+    spec = importlib.util.spec_from_file_location("dashboards", root() / "monitoring/dashboards.py")
+    dashboards = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(dashboards)
+    found = dashboards.queries()
+    for path in (root() / "monitoring/rules").glob("*.yml"):
+        for rule in (rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]):
+            if "record" in rule:
+                found[rule["record"]] = rule["expr"]
+            for selector in re.findall(r"((?:og|haproxy|node|docker|alertmanager)_\w+(?:\{[^}]*\})?|\w+:\w+:\w+|up\{[^}]*\})", rule["expr"]):
+                found[f"{rule.get('alert', rule.get('record'))}: {selector}"] = selector
+    return found
+
+
+def test_every_query_has_an_answer_under_traffic(stack):
+    with stack.load(callers=2, pause=0.05) as load:
+        time.sleep(4)
+        with stack.client() as client:
+            for number in range(0, 40):
+                client.post("/feedback", json=[{"id": load.acknowledged[number], "outcome": number % 3 == 0}])
+
+        def empty() -> dict[str, str]:
+            return {name: query for name, query in asked_queries().items() if not stack.prometheus(query)}
+
+        try:
+            wait_until(lambda: not empty(), seconds=120)
+        except TimeoutError:
+            raise AssertionError(f"no answer for {empty()}") from None
+
+
+def test_doctor_finds_nothing_and_then_something(stack):
+    assert "BAD" not in stack.setup("doctor", check=False).replace("BAD   no alert fires", "")  # those of the faults before may still fire
+    stack.compose("stop", "api-2")
+    said = stack.setup("doctor", check=False)
+    assert "BAD   both replicas get traffic" in said and "runbook" in said
+    stack.compose("up", "-d", "--wait", "api-2")
+
+
+def test_down_keeps_the_data_and_removes_it_when_told(stack):
+    rows = stack.query("SELECT count() FROM predictions")
+    stack.setup("down")
+    assert stack.compose("ps", "-q").strip() == ""
+    stack.compose("up", "-d", "--wait", "clickhouse")
+    assert stack.query("SELECT count() FROM predictions") == rows
+    stack.setup("down", "--volumes")
+    assert "og-stack-test" not in stack.run("docker", "volume", "ls")
+
+
+def test_compose_file_is_one_and_every_image_is_pinned():
+    spec = yaml.safe_load((root() / "docker-compose.yml").read_text())
+    for name, service in spec["services"].items():
+        assert re.search(r":(v?\d|\$\{TAG)", service["image"]), f"{name}: {service['image']} is not pinned"
+        assert service.get("mem_limit") and service.get("restart"), f"{name} has no limit or no restart policy"
