@@ -4,14 +4,13 @@ It asks over the network, as a caller and as the pipeline do, and knows the prob
 import json
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from og_project.config import root, settings
-from og_project.data.contract import EXAMPLE, TARGET, Answer, Record
+from og_project.data.contract import EXAMPLE, TARGET, TIME, Answer, Record
 from og_project.lifecycle import gate, registry
 from og_project.lifecycle.smoke import ask, recorded, wait
 from og_project.model import estimator, evaluate
@@ -87,8 +86,9 @@ def test_the_service_answers_what_the_registered_model_does(model):
 
 def test_quality_did_not_regress(model):
     "On records later than the model was trained on, the service is about as good as the registry says that this version is."
-    records = parquet(root() / "data/interim/records.parquet")
-    rows, outcomes, _ = gate.fresh(connect(), records, model, gate.trained_until(model), datetime.now(UTC), 3000)
+    store, records = connect(), parquet(root() / "data/interim/records.parquet")
+    until = query(store, f"SELECT max({TIME}) + toIntervalHour(1) AS at FROM {records}")["at"][0].as_py()
+    rows, outcomes, _ = gate.fresh(store, records, model, gate.trained_until(model), until, 3000)
     asked = [json.loads(Record(**row).model_dump_json()) for row in rows.select(list(Record.model_fields)).to_pylist()]
     said = [answer for start in range(0, len(asked), 1000) for answer in predicted(asked[start:start + 1000])["predictions"]]
     value = next(name for name in Answer.model_fields if name != TARGET or len(Answer.model_fields) == 1)

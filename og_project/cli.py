@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -279,7 +279,7 @@ def monitor(once:bool, as_json:bool)->None:
     from og_project.lifecycle import monitor as watching
     from og_project.serving.metrics import log_json
     watcher = watching.Monitor(settings(), cache(with_tables)) # one engine for all looks
-    if not once: return watching.export(watcher, log_json)
+    if not once: return watching.export(watcher, partial(log_json, "monitor"))
     report = watcher.look()
     if report is None: return said(None, "there is no champion with a reference to compare with: make pipeline", as_json)
     said(watching.told(report), watching.summary(report), as_json)
@@ -336,5 +336,5 @@ def trigger()->None:
     from og_project.serving.metrics import log_json
     config = settings()
     app = create_app(config)
-    log_json()
+    log_json("trigger")
     uvicorn.run(app, host=config.trigger.host, port=config.trigger.port, log_config=None, access_log=False)

@@ -251,7 +251,7 @@ def create_app(
 # %% ../../nbs/11_serve.ipynb #0f934d01
 def serve(config:Settings)->None:
     "Run the service until it is stopped."
-    log_json()
+    log_json(config.mlflow.model)
     if config.serve.workers > 1: # each worker keeps its numbers in files here
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="og_metrics_")
     uvicorn.run("og_project.serving.api:create_app", factory=True, host=config.serve.host, port=config.serve.port,

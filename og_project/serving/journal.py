@@ -233,7 +233,8 @@ class Journal:
                 raise JournalFull(f"the journal holds {self.config.budget_mb:g} MB that the store has not taken (journal.budget_mb)")
             self.segment.write(payload, batch.num_rows)
             self.rows += batch.num_rows
-        if self.segment.size > LARGE: self.put_aside()
+            large = self.segment.size > LARGE # asked here: without the lock the shipper may have put it aside
+        if large: self.put_aside()
 
     def put_aside(self)->None:
         "Seal the segment; the next row begins another."

@@ -174,10 +174,12 @@ class AccessLog:
         except OSError: pass # nobody reads the log: no reason to refuse a prediction
 
 # %% ../../nbs/10a_metrics.ipynb #4a6c83d8
-def log_json()->None:
+def log_json(
+    service:str, # its name in each line
+)->None:
     "Let everything that uses Python's logging write ECS lines to standard output."
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(ecs_logging.StdlibFormatter(exclude_fields=["process", "log.original"]))
+    handler.setFormatter(ecs_logging.StdlibFormatter(exclude_fields=["process", "log.original"], extra={"service": {"name": service}}))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for noisy in ("uvicorn.access", "mlflow", "alembic"): logging.getLogger(noisy).setLevel(logging.WARNING)
     for noisy in ("urllib3", "clickhouse_connect"): logging.getLogger(noisy).setLevel(logging.CRITICAL) # what they say we say, once
