@@ -2,6 +2,7 @@
 
 `make gitlab-test` installs it with npm; the container needs a Docker engine and an image python:3.11 (STACK says that both are there)."""
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -43,9 +44,7 @@ def git(project: Project, *command: str) -> None:
 def checkout(tmp_path_factory) -> Project:
     "A clone with an origin, as a runner has it; a branch `change` that changes a parameter, and one, `words`, that changes the README."
     project = copy_project(tmp_path_factory.mktemp("gitlab") / "og-project")
-    for name in ("conftest.py", "test_style.py"):
-        (project.folder / "tests").mkdir(exist_ok=True)
-        (project.folder / "tests" / name).write_text((root() / "tests" / name).read_text())
+    shutil.copytree(root() / "tests", project.folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     git(project, "add", "-A")
     git(project, "commit", "-qm", "tests")
     git(project, "branch", "-M", "main")
