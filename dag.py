@@ -15,6 +15,7 @@ PROJECT = Path(os.environ.get("PROJECT_DIR", Path(__file__).parent)).resolve()
 OG, SERVICE = f"cd {PROJECT} && {os.environ.get('PROJECT_OG', '.venv/bin/og')}", os.environ.get("SERVICE_URL")
 STAGES = {stage["name"]: stage for stage in yaml.safe_load((PROJECT / "pipeline.yaml").read_text())["tasks"]}
 UNTIL = "{{ params.until or (logical_date or dag_run.run_after) | ds }}"  # nothing at or after this day is seen
+SCHEDULE = os.environ.get("RETRAIN_SCHEDULE", "@monthly")  # `none`: by hand and by alert only
 REFUSED = 3  # `og gate`'s exit code for no
 
 
@@ -28,7 +29,7 @@ def task(name: str, verb: str, **more) -> BashOperator:
 with DAG(
     "retrain",
     doc_md=__doc__,
-    schedule=os.environ.get("RETRAIN_SCHEDULE", "@monthly"),
+    schedule=None if SCHEDULE == "none" else SCHEDULE,
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,

@@ -82,6 +82,7 @@ def airflow(tmp_path_factory) -> Iterator[Airflow]:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin", "AIRFLOW__API__WORKERS": "1", "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"), "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "PROJECT_DIR": str(project.folder), "PROJECT_OG": str(og), "SERVICE_URL": service, "SERVICE_WATCH_SECONDS": "3",
+            "RETRAIN_SCHEDULE": "none",
             "PATH": f"{AIRFLOW}:/usr/bin:/bin", "PYTHONPATH": ""}
         project.run(f"{AIRFLOW}/airflow", "db", "migrate", **env)
         for part in ("api-server", "scheduler", "dag-processor"):
