@@ -177,6 +177,7 @@ upgrade() {
   [ "$new" != "$old" ] || fail "$new runs already; check out another commit, or name a tag"
   build "$new"
   say "From $old to $new"
+  TAG=$new job admin tables --users || fail "the tables cannot be made ready for $new; nothing was replaced"
   if replace "$new"; then
     keep TAG "$new"; keep PREVIOUS_TAG "$old"
     compose up -d --wait
@@ -198,7 +199,7 @@ doctor() {
   check "compose files are valid" "docker compose config -q says what is not" compose config -q
   check "the certificate is valid for 30 days" "rm secrets/tls.pem; ./setup.sh; docker compose restart proxy" openssl x509 -checkend 2592000 -noout -in secrets/tls.pem
   check "every container runs and is healthy" "./setup.sh status, ./setup.sh logs NAME" none compose ps --all --status exited --status dead --status restarting -q
-  check "both replicas get traffic" "./setup.sh logs api-1; docs/runbook.md#replica-down" eval 'seen_by_proxy api-1 && seen_by_proxy api-2'
+  check "both replicas get traffic" "./setup.sh logs api-1; docs/runbook.md#replicadown" eval 'seen_by_proxy api-1 && seen_by_proxy api-2'
   check "there is a champion" "./setup.sh og register --promote-first" test -n "$(champion)"
   check "the proxy answers with its certificate" "./setup.sh logs proxy" curl -sf --cacert secrets/ca.pem "https://localhost:$PORT/health/ready"
   check "no alert fires" "http://127.0.0.1:$ALERTMANAGER_PORT, docs/runbook.md" bash -c "curl -sf http://127.0.0.1:$ALERTMANAGER_PORT/api/v2/alerts?active=true | grep -q '^\[\]'"
@@ -207,8 +208,8 @@ doctor() {
 }
 
 deploy() { # TAG
-  load_env
-  if [ -z "${TAG:-}" ]; then touch .env; keep TAG "$1"; fi
+  load_env; touch .env; keep IMAGE "$IMAGE"
+  [ -n "${TAG:-}" ] || keep TAG "$1"
   if [ "$TAG" = "$1" ]; then up; else upgrade "$1"; fi
 }
 
