@@ -119,8 +119,8 @@ first_model() {
 
 buckets() { printf 's3.bucket.create -name %s\n' mlflow dvc | compose exec -T s3 weed shell -master=s3:9333 >/dev/null 2>&1 || true; }
 
-seen_by_proxy() { # REPLICA
-  for _ in $(seq 60); do
+seen_by_proxy() { # REPLICA [TRIES]
+  for _ in $(seq "${2:-60}"); do
     curl -sf "http://127.0.0.1:$PROXY_STATS_PORT/metrics" | grep -q "^haproxy_server_status{proxy=\"api\",server=\"$1\",state=\"UP\"} 1" && return 0
     sleep 0.5
   done
@@ -199,7 +199,7 @@ doctor() {
   check "compose files are valid" "docker compose config -q says what is not" compose config -q
   check "the certificate is valid for 30 days" "rm secrets/tls.pem; ./setup.sh; docker compose restart proxy" openssl x509 -checkend 2592000 -noout -in secrets/tls.pem
   check "every container runs and is healthy" "./setup.sh status, ./setup.sh logs NAME" none compose ps --all --status exited --status dead --status restarting -q
-  check "both replicas get traffic" "./setup.sh logs api-1; docs/runbook.md#replicadown" eval 'seen_by_proxy api-1 && seen_by_proxy api-2'
+  check "both replicas get traffic" "./setup.sh logs api-1; docs/runbook.md#replicadown" eval 'seen_by_proxy api-1 1 && seen_by_proxy api-2 1'
   check "there is a champion" "./setup.sh og register --promote-first" test -n "$(champion)"
   check "the proxy answers with its certificate" "./setup.sh logs proxy" curl -sf --cacert secrets/ca.pem "https://localhost:$PORT/health/ready"
   check "no alert fires" "http://127.0.0.1:$ALERTMANAGER_PORT, docs/runbook.md" bash -c "curl -sf http://127.0.0.1:$ALERTMANAGER_PORT/api/v2/alerts?active=true | grep -q '^\[\]'"

@@ -308,6 +308,7 @@ def test_every_query_has_an_answer_under_traffic(stack):
 def test_doctor_finds_nothing_and_then_something(stack):
     assert "BAD" not in stack.setup("doctor", check=False).replace("BAD   no alert fires", "")  # those of the faults before may still fire
     stack.compose("stop", "api-2")
+    time.sleep(5)  # until the proxy has asked it twice
     said = stack.setup("doctor", check=False)
     assert "BAD   both replicas get traffic" in said and "runbook" in said
     stack.compose("up", "-d", "--wait", "api-2")
