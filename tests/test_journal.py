@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import httpx
 import pyarrow as pa
@@ -15,6 +16,7 @@ from og_project.config import JournalSettings, SettingsError
 from og_project.data.contract import EXAMPLE, Record, answer
 from og_project.model.estimator import rows_table
 from og_project.serving import journal as journal_module
+from og_project.serving import service as service_module
 from og_project.serving.journal import Entry, Journal, batch_of, forget, journal_schema, new_ids, read_segment, schema_sql, ship
 from og_project.store import connect, create, query
 
@@ -346,3 +348,22 @@ def test_a_segment_that_is_put_aside_the_moment_it_was_written(tmp_path):
         journal.write(entry(1))
     kept = [read_segment(path.open("rb")) for path in (tmp_path / "journal").glob("*.journal")]
     assert sum(rows.num_rows for rows in kept) == 3
+
+
+def test_an_outcome_finds_its_prediction_on_the_way_from_journal_to_store(tmp_path, monkeypatch):
+    "It was not in the store yet when that was asked, and no longer in the journal when that was read."
+    journal = Journal(JournalSettings(folder=str(tmp_path / "journal")))
+    store = connect(f"chdb://{tmp_path / 'data'}")
+    create(store, schema_sql())
+    row = entry(1)
+    journal.write(row)
+
+    def on_the_way(journal: Journal) -> set[str]:
+        journal.put_aside()
+        ship(journal.folder, store)
+        return set()
+
+    monkeypatch.setattr(service_module, "unshipped", on_the_way)
+    service = SimpleNamespace(store=lambda: store, journal=journal)
+    item = SimpleNamespace(id=row.ids.to_pylist()[0], outcome=True)
+    assert service_module.record_outcomes(service, [item], "a-request")[0]["status"] == "recorded"
