@@ -73,6 +73,7 @@ def main() -> None:
     for _ in range(ROUNDS):
         found["two replicas"].append(wrk())
         compose("stop", "api-2")
+        time.sleep(5)  # until the proxy has noticed
         found["one replica"].append(wrk())
         compose("up", "-d", "--wait", "api-2")
         compose("stop", "prometheus", "monitor", "telegraf", "node-exporter")
