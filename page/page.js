@@ -6,7 +6,7 @@ let key = "", schema = null, example = {};
 async function ask(path, options = {}) {
   const headers = { ...(options.headers || {}), ...(key ? { authorization: `Bearer ${key}` } : {}) };
   const reply = await fetch(path, { ...options, headers });
-  if (reply.status === 401 || reply.status === 403) at("key").hidden = false;
+  if (reply.status === 401 || reply.status === 403 && !key) at("key").hidden = false;
   return reply;
 }
 
@@ -113,10 +113,51 @@ async function model() {
   at("model").replaceChildren(...Object.entries(rows).filter(([, value]) => value).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))]));
 }
 
+// A store that is away is no reason for an empty page.
+const absent = reply => element("p", {}, reply.status === 503 ? "The store cannot be reached; predictions go on." : "Shown to whoever has a key for it.");
+
+// The last changes of the champion, the newest first.
+async function versions() {
+  const reply = await ask("history");
+  if (!reply.ok) { at("versions").replaceChildren(absent(reply)); return; }
+  const rows = (await reply.json()).slice(0, 5).map(c => element("tr", {}, ...[new Date(c.at).toLocaleString(), c.kind, `${c.from_version || "none"} → ${c.to_version || "none"}`, c.who, c.reason].map(text => element("td", {}, text))));
+  if (!rows.length) { at("versions").replaceChildren(); return; }
+  const head = element("tr", {}, ...["when", "what", "version", "who", "why"].map(text => element("th", { scope: "col" }, text)));
+  at("versions").replaceChildren(element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)));
+}
+
+// A quantile of cumulative counts by upper bound; within a bucket values count as evenly spread.
+function quantile(buckets, share) {
+  const wanted = share * buckets.at(-1)[1];
+  let [low, before] = [0, 0];
+  for (const [bound, count] of buckets) {
+    if (count >= wanted) return bound === Infinity ? low : low + (bound - low) * (wanted - before) / (count - before || 1);
+    [low, before] = [bound, count];
+  }
+}
+
+// From the numbers for Prometheus: what this process answered since it started.
+async function speed() {
+  const reply = await ask("metrics");
+  if (!reply.ok) { at("speed").replaceChildren(absent(reply)); return; }
+  const lines = (await reply.text()).split("\n");
+  const series = name => lines.filter(line => line.startsWith(`${name}{`)).map(line =>
+    [Object.fromEntries([...line.matchAll(/(\w+)="([^"]*)"/g)].map(m => [m[1], m[2]])), Number(line.slice(line.lastIndexOf(" ")))]);
+  const requests = series("og_http_requests_total").filter(([of]) => of.route === "/predict"), sum = list => list.reduce((total, [, value]) => total + value, 0);
+  const buckets = series("og_http_request_duration_seconds_bucket").filter(([of]) => of.route === "/predict").map(([of, value]) => [of.le === "+Inf" ? Infinity : Number(of.le), value]);
+  const total = sum(requests), failed = sum(requests.filter(([of]) => of.status >= "500")), refused = sum(requests.filter(([of]) => of.status >= "400" && of.status < "500"));
+  if (!total) { at("speed").replaceChildren(element("p", {}, "No requests yet.")); return; }
+  const ms = share => `${number(1000 * quantile(buckets, share))} ms`;
+  const rows = { requests: total.toLocaleString("en"), "half are answered within": ms(0.5), "99 of 100 within": ms(0.99),
+    failed: `${failed} (${(100 * failed / total).toFixed(2)}%)`, "refused as wrong": String(refused) };
+  at("speed").replaceChildren(element("dl", {}, ...Object.entries(rows).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
+    element("p", { className: "hint" }, "Predictions asked of this process since it started."));
+}
+
 // Bars: predictions in ten minutes. Line: their mean.
 async function traffic() {
   const reply = await ask("traffic");
-  if (!reply.ok) { at("traffic").replaceChildren(element("p", {}, reply.status === 503 ? "The store cannot be reached; predictions go on." : "Shown to whoever has a key.")); return; }
+  if (!reply.ok) { at("traffic").replaceChildren(absent(reply)); return; }
   const parts = await reply.json(), end = Date.now() / 1000, start = end - 86400, width = room("traffic"), height = 150;
   if (!parts.length) { at("traffic").replaceChildren(element("p", {}, "No predictions yet. Ask above; what is answered shows here a few seconds later.")); return; }
   const slots = new Map();
@@ -129,8 +170,8 @@ async function traffic() {
   const y = v => height + 16 - (v - low) / (high - low) * height;
   picture.append(drawn("polyline", { points: means.map(([t, v]) => `${x(t) + 2},${y(v)}`).join(" "), class: "mean" }));
   for (const h of width < 520 ? [24, 12, 0] : [24, 18, 12, 6, 0]) picture.append(drawn("text", { x: Math.min(Math.max((24 - h) / 24 * width, 0), width), y: height + 34, "text-anchor": h === 24 ? "start" : h === 0 ? "end" : "middle", class: "soft" }, h ? `${h} h ago` : "now"));
-    const versions = [...new Set(parts.map(p => p.version))].join(", ");
-  at("traffic").replaceChildren(element("p", {}, element("span", { className: "big" }, total.toLocaleString("en")), ` predictions, by version ${versions}`), picture,
+  const by = [...new Set(parts.map(p => p.version))].join(", ");
+  at("traffic").replaceChildren(element("p", {}, element("span", { className: "big" }, total.toLocaleString("en")), ` predictions, by version ${by}`), picture,
     element("p", { className: "hint" }, `Bars: predictions in ten minutes, at most ${most.toLocaleString("en")}. Line: their mean, at most ${number(high)}.`));
 }
 
@@ -151,7 +192,7 @@ function distances(list) {
 
 async function drift() {
   const reply = await ask("drift");
-  if (!reply.ok) { at("drift").replaceChildren(element("p", {}, reply.status === 503 ? "The store cannot be reached; predictions go on." : "Shown to whoever has a key.")); return; }
+  if (!reply.ok) { at("drift").replaceChildren(absent(reply)); return; }
   const seen = await reply.json();
   if (!seen || !seen.rows) { at("drift").replaceChildren(element("p", {}, "No predictions of this version to compare with its reference yet.")); return; }
   const { outcomes, ...quality } = seen.quality, farthest = [...seen.drift].sort((a, b) => b.psi - a.psi).slice(0, 10);
@@ -160,8 +201,11 @@ async function drift() {
     element("p", { className: "hint" }, (seen.rows < 1000 ? "Under a thousand predictions drift by chance. " : "") + `Looked at ${new Date(seen.at).toLocaleString()}.`));
 }
 
+const refresh = () => Promise.all([model(), versions(), traffic(), speed(), drift()]);
+
 at("ask").addEventListener("submit", answer);
 at("ask").addEventListener("reset", () => at("answer").replaceChildren());
-at("key").addEventListener("submit", event => { event.preventDefault(); key = at("key-value").value; at("key").hidden = true; model(); traffic(); drift(); });
-form().then(() => Promise.all([model(), traffic(), drift()])).catch(e => { at("status").textContent = `The service does not answer: ${e.message}`; });
-setInterval(() => { model(); traffic(); drift(); }, 30000);
+at("key").addEventListener("submit", event => { event.preventDefault(); key = at("key-value").value; at("key").hidden = true; refresh(); });
+const fails = e => { at("status").textContent = `The service does not answer: ${e.message}`; };
+form().then(refresh).catch(fails);
+setInterval(() => refresh().catch(fails), 30000);

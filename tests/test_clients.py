@@ -1,6 +1,8 @@
 "Clients that others wrote: MLflow's and Triton's, pointed here and told nothing else; and the standard that a page is for people."
 import json
+import os
 import shutil
+from datetime import UTC, datetime
 
 import httpx
 import numpy as np
@@ -12,7 +14,9 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 
 from og_project.data.contract import EXAMPLE, Record
+from og_project.lifecycle.ledger import Change, ledger_sql, write_down
 from og_project.model.estimator import load, predict, rows_table
+from og_project.store import connect, create
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +164,16 @@ def browser():
         made.close()
 
 
+@pytest.fixture(scope="module")
+def promoted(running):
+    "Somebody wrote a change of the champion down."
+    store = connect(f"chdb://{running.folder / 'data'}")
+    create(store, ledger_sql())
+    write_down(store, Change(datetime.now(UTC), "og_project", "promote", "", "1", "somebody", "", "<b>first</b>"))
+
+
 @pytest.mark.parametrize("width, height", [(1100, 900), (390, 844)])
-def test_the_page_answers_in_a_real_browser_by_keyboard_alone(running, browser, width, height):
+def test_the_page_answers_in_a_real_browser_by_keyboard_alone(running, promoted, browser, width, height):
     page, errors = browser.new_page(viewport={"width": width, "height": height}), []
     page.on("pageerror", lambda e: errors.append(str(e)))
     page.on("request", lambda request: errors.append(request.url) if not request.url.startswith((running.url, "data:")) else None)
@@ -178,6 +190,13 @@ def test_the_page_answers_in_a_real_browser_by_keyboard_alone(running, browser, 
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out to the side"
     wait_until(lambda: (page.evaluate("traffic()"), page.locator("#traffic svg").count())[1] == 1)
     wait_until(lambda: (page.evaluate("drift()"), page.locator("#drift svg").count())[1] == 1)
+    wait_until(lambda: (page.evaluate("speed()"), "99 of 100" in page.inner_text("#speed"))[1])
+    asked = page.inner_text("#speed dd")
+    assert int(asked.replace(",", "")) >= 1 and "ms" in page.inner_text("#speed") and "(0.00%)" in page.inner_text("#speed")
+    page.wait_for_selector("#versions td")
+    assert "none → 1" in page.inner_text("#versions") and "<b>first</b>" in page.inner_text("#versions")
+    if "SCREENSHOTS" in os.environ:  # for whoever wants to look
+        page.screenshot(path=f"{os.environ['SCREENSHOTS']}/page-{width}.png", full_page=True)
     # what the browser would have stopped: the service says which field is wrong, and the page marks it
     page.eval_on_selector("#ask", "form => { form.noValidate = true; }")
     page.fill("#field-humid", "500")

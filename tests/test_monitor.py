@@ -54,7 +54,11 @@ def test_drift_is_seen_by_feature_and_told_to_machines(running, asked):
     assert set(of) == {*FEATURES, ""} and seen["rows"] >= 1500 and {t["table"] for t in seen["tables"]} >= {"predictions", "feedback"}
     assert of["temp"]["psi"] > 1  # nobody saw 100 °F in winter
     assert 0.3 < of["dest"]["unknown"] < 0.4 and of["carrier"]["unknown"] == 0  # a destination that training never saw
-    assert {"roc_auc", "brier", "said", "seen"} <= seen["quality"].keys() and seen["quality"]["seen"] == 0.5
+    quality = seen["quality"]
+    assert {"roc_auc", "brier", "said", "seen", "calibration"} <= quality.keys() and quality["seen"] == 0.5
+    # outcomes by turns, whatever was said: no better than chance, so far below what was registered, and badly calibrated
+    registered = asked.get("/model").json()["quality"]["roc_auc"]
+    assert quality["gain"] == pytest.approx(quality["roc_auc"] / registered - 1) and quality["gain"] < -0.2 and quality["calibration"] > 0.1
     text = asked.get("/metrics").text
     families = {f.name: f for f in text_string_to_metric_families(text)}
     told = {s.labels["feature"]: s.value for s in families["og_drift_psi"].samples}

@@ -40,6 +40,8 @@ CASES = {
                        'og_drift_missing_reference_ratio{version="3",feature="a"}': "0.5x60"} | SEEN),
     "UnknownCategories": ({'og_drift_unknown_ratio{version="3",feature="a"}': "0.2x60"} | SEEN,
                           {'og_drift_unknown_ratio{version="3",feature="a"}': "0.001x60"} | SEEN),
+    "QualityFell": ({'og_live_quality{version="3",metric="gain"}': "-0.2x60", 'og_live_outcomes{version="3"}': "5000x60"},
+                    {'og_live_quality{version="3",metric="gain"}': "-0.2x60", 'og_live_outcomes{version="3"}': "500x60"}),
     "GateRefused": ({"og_retraining_last_passed": "0x60"}, {"og_retraining_last_passed": "1x60"}),
     "RetrainingOverdue": ({"og_retraining_last_success_timestamp_seconds": "-4000000x60"}, {"og_retraining_last_success_timestamp_seconds": "0x60"}),
     "MonitorBlind": ({"og_monitor_last_look_timestamp_seconds": "0x60"}, {"og_monitor_last_look_timestamp_seconds": "0+60x60"}),

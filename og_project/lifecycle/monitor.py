@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 from ..config import ProjectError, Settings, root
 from ..data.contract import Answer, Record
 from .ledger import changes
-from .registry import RegistryError, champion, client, fetch, reached, versions
+from .registry import RegistryError, champion, client, fetch, quality, reached, versions
 from ..store import Store, properties, query
 
 # %% ../../nbs/12_monitor.ipynb #12f63b2f
@@ -99,19 +99,22 @@ OUTCOMES = f"""
                 WHERE received_at >= {{since:DateTime64(6, 'UTC')}} GROUP BY prediction_id) AS f USING prediction_id
     LIMIT 1000000"""
 
-def live_quality(store:Store, version:str, since:datetime, until:datetime)->dict[str, float]: # metric -> value, with "outcomes"
-    "The problem's own metrics on what was said and what became of it; without them where their libraries are not installed. Raises `StoreError`."
+def live_quality(store:Store, version:str, since:datetime, until:datetime, registered:dict[str, float])->dict[str, float]: # metric -> value
+    "How good the answers were whose outcomes came back; without metrics where their libraries are not installed. Raises `StoreError`."
     if not VALUE: return {}
     found = query(store, OUTCOMES, {"since": since, "until": until, "version": version})
     said, seen = found["said"].to_numpy(), found["seen"].to_numpy()
     if len(said) < 2: return {"outcomes": float(len(said))}
     told = {"outcomes": float(len(said)), "said": float(said.mean()), "seen": float(seen.mean())}
     try:
+        from og_project.lifecycle.gate import DECIDING, better, miscalibration
         from og_project.model.evaluate import score
     except ImportError: return told # the serving image has no scikit-learn
     target = seen.astype(bool) if set(np.unique(seen)) <= {0.0, 1.0} else seen
-    try: return told | score(target, said)
+    told["calibration"] = miscalibration(target, said)
+    try: live = score(target, said)
     except ValueError: return told # all of one class
+    return told | live | ({"gain": better(live, registered)} if registered.get(DECIDING) else {})
 
 # %% ../../nbs/12_monitor.ipynb #29bb3bbc
 @dataclass(frozen=True)
@@ -158,14 +161,14 @@ class Report:
     lifecycle: dict[str, float] = field(default_factory=dict)
 
 # %% ../../nbs/12_monitor.ipynb #9322207a
-Model = tuple[str, dict[str, Any]] | None # version and reference; `None`: there is no champion, or it has none
+Model = tuple[str, dict[str, Any], dict[str, float]] | None # version, reference, quality at registration; `None`: there is none
 
 def watched_model(config:Settings)->Model:
-    "The champion's reference. Raises `RegistryError`, `ModelError`."
+    "The champion's reference, and its quality. Raises `RegistryError`, `ModelError`."
     now = champion(config)
     if now is None: return None
     path = fetch(config, now, root()/"models"/"versions")/"reference.json"
-    return (str(now.version), json.loads(path.read_text())) if path.exists() else None
+    return (str(now.version), json.loads(path.read_text()), quality(now.tags)) if path.exists() else None
 
 def lifecycle(config:Settings, store:Store)->dict[str, float]: # `store` has the ledger in it
     "When a model was last made, let through, and promoted: seconds since 1970; nothing while the registry is away. Raises `StoreError`."
@@ -180,12 +183,19 @@ def lifecycle(config:Settings, store:Store)->dict[str, float]: # `store` has the
             "last_verdict": float(known[0].tags.get("verdict") != "refused") if known else 1}
 
 # %% ../../nbs/12_monitor.ipynb #505840ef
-def look(config:Settings, store:Store, version:str, reference:dict[str, Any], until:datetime|None=None)->Report: # `None`: now
+def look(
+    config:Settings,
+    store:Store,
+    version:str,
+    reference:dict[str, Any],     # of that version
+    registered:dict[str, float],  # its quality at registration
+    until:datetime|None=None,     # `None`: now
+)->Report:
     "One look. Raises `StoreError`."
     until = until or datetime.now(UTC)
     window = until - timedelta(hours=config.monitor.hours), until
     t_drift, (rows, mean, drifts) = timed(lambda: drift(store, reference, version, *window))
-    t_quality, quality = timed(lambda: live_quality(store, version, *window))
+    t_quality, quality = timed(lambda: live_quality(store, version, *window, registered))
     t_newest, newest = timed(lambda: query(store, "SELECT toFloat64(max(predicted_at)) AS at, count() AS n FROM predictions").to_pylist()[0])
     t_tables, weights = timed(lambda: tables(store))
     seconds = {"drift": t_drift, "quality": t_quality, "newest": t_newest, "tables": t_tables}
@@ -206,7 +216,7 @@ WATCHED: dict[str, tuple[str, tuple[str, ...]]] = { # name -> meaning, labels
     "og_drift_unknown_ratio": ("Share of categories that training never saw", ("version", "feature")),
     "og_window_predictions": ("Predictions of the champion in the monitor's window", ("version",)),
     "og_window_mean": ("Mean of what was said in the monitor's window", ("version",)),
-    "og_live_quality": ("A metric of quality on the outcomes that came back in the window", ("version", "metric")),
+    "og_live_quality": ("Quality on the outcomes that came back in the window; `gain` is against that at registration", ("version", "metric")),
     "og_live_outcomes": ("Outcomes that came back in the window", ("version",)),
     "og_store_rows": ("Rows of a table", ("table",)),
     "og_store_bytes": ("Size of a table on its disk", ("table",)),

@@ -6,7 +6,7 @@
 __all__ = ['CHAMPION', 'CHALLENGER', 'MODEL_DATA', 'RegistryError', 'client', 'experiment', 'commit', 'data_hash', 'flat',
            'products', 'only', 'made_with', 'recording', 'record_curve', 'record_stage', 'locked_requirements',
            'record_model', 'record', 'redacted', 'reached', 'suppress_existing', 'versions', 'register', 'aliased',
-           'champion', 'versioned', 'point', 'fetch']
+           'champion', 'quality', 'versioned', 'point', 'fetch']
 
 # %% ../../nbs/09_registry.ipynb #1c9cbc09
 import csv
@@ -230,6 +230,10 @@ def aliased(config:Settings, alias:str)->ModelVersion|None: # `None`: there is n
 def champion(config:Settings)->ModelVersion|None: # `None`: there is none yet
     "The version that serves. Raises `RegistryError` if MLflow cannot be reached."
     return aliased(config, CHAMPION)
+
+def quality(tags:dict[str, str])->dict[str, float]: # Of a version -> metric -> value
+    "How good a version was when it was registered."
+    return {name: float(value) for name, value in tags.items() if re.fullmatch(r"-?\d+(\.\d+)?(e[-+]?\d+)?", value)}
 
 def versioned(config:Settings, version:str)->ModelVersion: # "3"
     "A version by its number. Raises `RegistryError` if there is none."

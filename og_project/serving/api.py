@@ -41,7 +41,7 @@ from og_project.serving.handlers import (
 from .metrics import log_json
 from .protocols import INPUTS, OUTPUTS
 from .scorer import Asked, NoModel
-from .service import Outcome, Service, about_model, ticking, traffic
+from .service import Outcome, Service, about_model, promotions, ticking, traffic
 from .slot import Served, refresh_lookups
 
 # %% ../../nbs/11_serve.ipynb #403bd251
@@ -127,6 +127,11 @@ def add_model(app:FastAPI, service:Service)->None:
     async def past()->list[dict[str, Any]]:
         "Predictions of the last 24 hours by ten minutes and version, from the store."
         return await asyncio.to_thread(traffic, service)
+
+    @app.get("/history", responses={503: ERRORS[503]}, tags=["model"])
+    async def history()->list[dict[str, Any]]:
+        "Every change of the champion, the newest first: when, from what to what, who, why."
+        return await asyncio.to_thread(promotions, service)
 
     @app.get("/drift", responses={503: ERRORS[503]}, tags=["model"])
     async def drifted()->Any:

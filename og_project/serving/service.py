@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ACTUAL', 'OUTCOMES', 'NO_MODEL', 'Service', 'tick', 'ticking', 'Outcome', 'unshipped', 'shipped', 'record_outcomes',
-           'outcomes_table', 'outcomes_token', 'about_model', 'number', 'traffic']
+           'outcomes_table', 'outcomes_token', 'about_model', 'traffic', 'promotions']
 
 # %% ../../nbs/10f_service.ipynb #796c3510
 import asyncio
@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from ..config import Settings
 from ..data.contract import TARGET, Answer
-from ..lifecycle.ledger import ledger_sql
-from ..lifecycle.monitor import VALUE, Monitor
+from ..lifecycle.ledger import changes, ledger_sql
+from ..lifecycle.monitor import VALUE, Model, Monitor
+from ..lifecycle.registry import quality
 from .journal import Journal, Shipper, depth, feedback_schema, gently, read_segment, schema_sql
 from .metrics import AccessLog, Metrics, watch_process
 from .scorer import Batcher, Scorer
@@ -55,10 +56,10 @@ class Service:
         if self.config.monitor.inside and self.config.serve.workers == 1:
             threading.Thread(target=self.watch, name="monitor", daemon=True).start()
 
-    def watched(self)->tuple[str, dict[str, Any]]|None: # `None`: there is nothing to compare with
-        "The version that serves, and its reference."
+    def watched(self)->Model: # `None`: there is nothing to compare with
+        "The version that serves, its reference, and its quality."
         served = self.slot.served
-        return (served.version, served.reference) if served and served.reference else None
+        return (served.version, served.reference, quality(served.about.get("tags", {}))) if served and served.reference else None
 
     def watch(self)->None:
         "Let the monitor look again and again, giving way to the requests."
@@ -173,15 +174,9 @@ def about_model(service:Service)->dict[str, Any]:
     about = {"version": served.version, "alias": "champion", "since": served.since.isoformat(), "from_disk": slot.from_disk,
              "fingerprint": served.model.fingerprint, "trained_until": encoder.get("until"), "data_window": encoder.get("windows"),
              "trained_at_commit": tags.get("git_commit"), "run_id": served.about.get("run_id"),
-             "quality": {name: float(value) for name, value in tags.items() if number(value)},
+             "quality": quality(tags),
              "lookups_until": served.lookups_until.isoformat(), "lookups_age_seconds": round(time.time() - served.lookups_until.timestamp())}
     return common | about
-
-def number(text:str)->bool:
-    "Is it one?"
-    try: float(text)
-    except ValueError: return False
-    return True
 
 NO_MODEL = "there is no model to answer with yet: promote a version (make pipeline does), it is fetched by itself"
 
@@ -195,3 +190,7 @@ def traffic(service:Service, hours:int=24)->list[dict[str, Any]]: # Of each ten 
             GROUP BY at, version ORDER BY at, version""", {"hours": hours})
         service.past = time.monotonic(), found.to_pylist()
     return service.past[1]
+
+def promotions(service:Service)->list[dict[str, Any]]: # The newest first: at, kind, from_version, to_version, who, verdict, reason
+    "What the ledger knows of the champion. Raises `StoreError`."
+    return [change._asdict() for change in reversed(changes(service.config, service.store()))]
