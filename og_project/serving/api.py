@@ -116,6 +116,7 @@ def add_health(app:FastAPI, service:Service)->None:
         if service.slot.served is None: raise NoModel
         return reply({"status": "ready", "model_version": service.slot.served.version})
 
+# %% ../../nbs/11_serve.ipynb #b8d1f3a2
 def add_model(app:FastAPI, service:Service)->None:
     "What is in the slot, and what it was asked."
     @app.get("/model", tags=["model"])
