@@ -46,11 +46,13 @@ RUN --mount=type=cache,target=/root/.cache/uv python -m venv --without-pip /airf
 FROM pipeline AS airflow
 COPY --from=build-airflow /airflow/venv /airflow/venv
 USER 0
-RUN mkdir -p /airflow/home /airflow/dags && ln -s /app/dag.py /airflow/dags/dag.py && chown -R og:og /airflow/home
+# what a task's `og` says of itself goes into the task's log, and into the container's, where logs are collected
+RUN mkdir -p /airflow/home /airflow/dags && ln -s /app/dag.py /airflow/dags/dag.py && chown -R og:og /airflow/home \
+    && printf '#!/bin/bash\nexport PYTHONPATH=/app PATH=/venv/bin:/usr/bin:/bin\nog "$@" 2> >(tee /proc/1/fd/2 >&2)\n' >/airflow/og && chmod 755 /airflow/og
 USER 10001
-ENV AIRFLOW_HOME=/airflow/home AIRFLOW__CORE__DAGS_FOLDER=/airflow/dags AIRFLOW__CORE__LOAD_EXAMPLES=false PROJECT_DIR=/app PROJECT_OG="env PYTHONPATH=/app PATH=/venv/bin:/usr/bin:/bin og" \
+ENV AIRFLOW_HOME=/airflow/home AIRFLOW__CORE__DAGS_FOLDER=/airflow/dags AIRFLOW__CORE__LOAD_EXAMPLES=false PROJECT_DIR=/app PROJECT_OG=/airflow/og \
     AIRFLOW__CORE__EXECUTION_API_SERVER_URL=http://127.0.0.1:8080/execution/ AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS=admin:admin \
-    AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL=60
+    AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL=60 AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION=false AIRFLOW__API__WORKERS=1
 ENTRYPOINT ["sh", "-c", "umask 077; printf '{\"admin\": \"%s\"}' \"$AIRFLOW_PASSWORD\" >/tmp/passwords.json; export AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=/tmp/passwords.json PATH=/airflow/venv/bin:$PATH PYTHONPATH=; exec /airflow/venv/bin/airflow standalone"]
 CMD []
 

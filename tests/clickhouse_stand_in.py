@@ -1,7 +1,7 @@
 """A stand-in for a ClickHouse server, for tests only: ClickHouse's HTTP interface in front of one embedded chDB engine.
 
 It speaks to clickhouse-connect's real HTTP client. It lacks external data and system.query_log. Where it is given a USER, that is the one who may do
-all; others are made by CREATE USER ... IDENTIFIED WITH sha256_hash, and may select, and insert where INSERT was granted, and nothing else.
+all; others are made by CREATE USER ... IDENTIFIED WITH sha256_hash, and may select where anything was granted to select, and insert where that was granted, and nothing else.
 usage: python clickhouse_stand_in.py PATH PORT [USER PASSWORD]"""
 import base64, gzip, hashlib, json, os, re, sys, tempfile, threading, zlib
 from email.parser import BytesParser
@@ -28,9 +28,10 @@ def access(sql):
     "Take a statement about users; True if it was one."
     text = " ".join(sql.decode("utf-8", "replace").split()).rstrip(";")
     if m := re.match(r"(?:CREATE USER IF NOT EXISTS|ALTER USER) (\w+) IDENTIFIED WITH sha256_hash BY '(\w{64})'", text, re.I):
-        USERS.setdefault(m[1], {"insert": []})["hash"] = m[2]
+        USERS.setdefault(m[1], {"insert": [], "select": []})["hash"] = m[2]
     elif m := re.match(r"GRANT (SELECT|INSERT) ON ([\w.*]+) TO (\w+)", text, re.I):
-        if m[1].upper() == "INSERT" and m[2] not in USERS[m[3]]["insert"]: USERS[m[3]]["insert"].append(m[2])
+        granted = USERS[m[3]][m[1].lower()]
+        if m[2] not in granted: granted.append(m[2])
     else: return False
     with open(USERS_FILE, "w") as file: json.dump(USERS, file)
     return True
@@ -39,7 +40,7 @@ def may(user, sql):
     "Whether a user who is not the first may run this."
     text = " ".join(sql[:2000].decode("utf-8", "replace").split())
     if m := re.match(r"INSERT INTO (?:TABLE )?[`\"]?(?:\w+[`\"]?\.[`\"]?)?(\w+)", text, re.I): return m[1] in USERS[user]["insert"]
-    return bool(re.match(r"(SELECT|WITH|DESCRIBE|DESC|SHOW|EXPLAIN|EXISTS)\b", text, re.I))
+    return bool(USERS[user]["select"] and re.match(r"(SELECT|WITH|DESCRIBE|DESC|SHOW|EXPLAIN|EXISTS)\b", text, re.I))
 
 def decode(body, enc):
     if enc in ("gzip", "x-gzip"): return gzip.decompress(body)

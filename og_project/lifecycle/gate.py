@@ -6,7 +6,7 @@
 __all__ = ['DECIDING', 'SIGN', 'STYLE', 'Check', 'Asked', 'better', 'gain', 'interval', 'share', 'check_fresh', 'check_quality',
            'check_leak', 'slice_fields', 'slices_of', 'check_slices', 'tenths', 'miscalibration', 'check_calibration',
            'seconds_of', 'check_latency', 'size_of', 'check_size', 'narrowed', 'check_contract', 'check_answers',
-           'trained_until', 'fresh', 'compare', 'Verdict', 'told', 'drawing', 'pictures', 'page', 'GateError',
+           'trained_until', 'end_of', 'fresh', 'compare', 'Verdict', 'told', 'drawing', 'pictures', 'page', 'GateError',
            'opened_model', 'judge', 'keep', 'gate', 'summary']
 
 # %% ../../nbs/09b_gate.ipynb #43511e07
@@ -193,6 +193,10 @@ def trained_until(model:Model)->datetime: # UTC
     ends = [datetime.fromisoformat(to) for part, (_, to, _) in model.encoder["windows"].items() if part != "test"]
     return max(ends).astimezone(UTC)
 
+def end_of(store:Store, records:str)->datetime: # UTC
+    "The hour after the last record."
+    return query(store, f"SELECT max({TIME}) + toIntervalHour(1) AS at FROM {records}")["at"][0].as_py()
+
 def fresh(store:Store, records:str, model:Model, since:datetime, until:datetime, most:int)->tuple[pa.Table, np.ndarray, np.ndarray]:
     "Records with a known outcome after `since`, at most so many, drawn evenly; their outcomes; what the model says of them."
     rows, matrix = past(store, records, model.lookups, since, until)
@@ -301,7 +305,7 @@ def judge(config:Settings, version:str|None=None)->Verdict: # `None`: the challe
     if str(now.version) == name: raise GateError(f"version {name} is the champion already: there is nothing to compare it with")
     theirs, records = fetch(config, now, place), parquet(only("records"))
     models = opened_model(ours, name, "challenger"), opened_model(theirs, str(now.version), "champion")
-    since, until = max(map(trained_until, models)), query(store, f"SELECT max({TIME}) + toIntervalHour(1) AS at FROM {records}")["at"][0].as_py()
+    since, until = max(map(trained_until, models)), end_of(store, records)
     (rows, target, new), (_, _, old) = (fresh(store, records, model, since, until, limits.most_rows) for model in models)
     checks = compare(rows, target, Asked(name, models[0], ours, new), Asked(str(now.version), models[1], theirs, old), limits)
     first, last = (str(of(rows[TIME]).as_py()) if len(target) else str(since) for of in (pc.min, pc.max))
