@@ -15,6 +15,7 @@ usage() { cat <<'HELP'
   deploy TAG   upgrade where something runs, up where nothing does (for CI)
   rollback     the images that ran before the last upgrade (a model goes back by ./setup.sh og rollback)
   og VERB ...  an og command in the stack: ./setup.sh og history; ./setup.sh og run all -p until 2014-01-01
+  sql QUERY    ask ClickHouse: ./setup.sh sql "SELECT at, service, message FROM logs ORDER BY at DESC LIMIT 20"
   test         what has to hold of a stack that stands (test.py); JUnit report in reports/stack-junit.xml
   doctor       what is wrong, and what to do about it
   down         stop everything; data stays. `down --volumes` also removes all data
@@ -33,11 +34,17 @@ load_env() { # the environment wins, then .env, then config.env
   for file in .env config.env; do
     [ -f "$file" ] || continue
     while IFS='=' read -r name value; do
-      if [[ $name =~ ^[A-Z0-9_]+$ && -z ${!name+set} ]]; then value=${value#\'}; export "$name=${value%\'}"; fi
-    done <"$file"
+      if [[ $name =~ ^[A-Z0-9_]+$ && -z ${!name+set} ]]; then value=${value#[\'\"]}; export "$name=${value%[\'\"]}"; fi
+    done < <(tac "$file") # of two lines for a name the last one holds
   done
+  stamp
   if [ -n "$ALERT_URL" ]; then ALERTMANAGER_YML=$(sed "s|\${ALERT_URL}|$ALERT_URL|" monitoring/alertmanager.yml); else ALERTMANAGER_YML=$(sed '/ALERT_URL/d' monitoring/alertmanager.yml); fi
   export ALERTMANAGER_YML
+}
+stamp() { # a container whose files have changed is replaced
+  PROXY_FILES=$({ cat monitoring/haproxy.cfg secrets/tls.pem 2>/dev/null || true; } | sha256sum | cut -c1-12)
+  WATCH_FILES=$(find monitoring -type f -name '*.[ycj]*' -not -name 'haproxy.cfg' -not -name '*.py*' -print0 | sort -z | xargs -0 cat | sha256sum | cut -c1-12)
+  export PROXY_FILES WATCH_FILES
 }
 keep() { # NAME VALUE: write a value into .env in the place of the one before
   local rest; rest=$(grep -v "^$1=" .env || true)
@@ -51,7 +58,12 @@ if docker compose version >/dev/null 2>&1; then COMPOSE=(docker compose); else C
 compose() { "${COMPOSE[@]}" "$@"; }
 job() { compose run --rm --no-deps -T "$@" </dev/null; }
 image() { docker image inspect "$1" >/dev/null 2>&1; }
+REPLICAS="api-1 api-2"
 commit() { git rev-parse --short HEAD 2>/dev/null || echo "${TAG:-unknown}"; }
+
+checked_out() { # TAG: is it the commit that is checked out, at whatever length
+  local of; [ "$1" = "$(commit)" ] || { of=$(git rev-parse -q --verify "$1^{commit}" 2>/dev/null) && [ "$of" = "$(git rev-parse HEAD)" ]; }
+}
 
 # --- steps -----------------------------------------------------------------------------------------
 need() {
@@ -70,6 +82,7 @@ build() { # TAG
     local name=$IMAGE; [ "$target" = serve ] || name=$IMAGE-$target
     image "$name:$1" && continue
     docker pull -q "$name:$1" >/dev/null 2>&1 && continue
+    checked_out "$1" || fail "there is no image $name:$1, and only the commit that is checked out ($(commit)) can be built"
     echo "building $name:$1"
     DOCKER_BUILDKIT=1 docker build -q --target "$target" -t "$name:$1" --build-arg "COMMIT=$1" --build-arg "VERSION=$version" . >/dev/null
   done
@@ -91,13 +104,14 @@ secrets() {
     api_key prometheus metrics; keep METRICS_KEY "$KEY"; keep SERVICE_KEYS "$entries;$ENTRY"
   fi
   [ -f secrets/tls.pem ] || certificate
+  stamp
 }
 
 certificate() { # an authority of this installation, and a certificate of it for HOSTS; replace both by your own
   local names="DNS:proxy,DNS:localhost,IP:127.0.0.1"
   for host in $HOSTS; do if [[ $host =~ ^[0-9.:]+$ ]]; then names+=",IP:$host"; else names+=",DNS:$host"; fi; done
   (umask 077; cd secrets
-   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1825 -subj "/CN=$PROJECT authority" -keyout ca.key -out ca.pem 2>/dev/null
+   [ -f ca.key ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1825 -subj "/CN=$PROJECT authority" -keyout ca.key -out ca.pem 2>/dev/null
    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$PROJECT" -keyout tls.key -out tls.csr 2>/dev/null
    openssl x509 -req -in tls.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 825 -extfile <(echo "subjectAltName=$names") -out tls.crt 2>/dev/null
    cat tls.crt ca.pem tls.key >tls.pem; rm -f tls.key tls.csr tls.crt ca.srl)
@@ -105,7 +119,7 @@ certificate() { # an authority of this installation, and a certificate of it for
 }
 
 champion() { # its version, or nothing
-  curl -sf "http://127.0.0.1:$MLFLOW_PORT/api/2.0/mlflow/registered-models/alias?name=og_project&alias=champion" | sed -n 's/.*"version": *"\([0-9]*\)".*/\1/p'
+  curl -sf "${MLFLOW_URL/http:\/\/mlflow:5000/http://127.0.0.1:$MLFLOW_PORT}/api/2.0/mlflow/registered-models/alias?name=og_project&alias=champion" | sed -n 's/.*"version": *"\([0-9]*\)".*/\1/p'
 }
 
 first_model() {
@@ -121,11 +135,17 @@ buckets() { printf 's3.bucket.create -name %s\n' mlflow dvc | compose exec -T s3
 
 seen_by_proxy() { # REPLICA [TRIES]
   for _ in $(seq "${2:-60}"); do
-    curl -sf "http://127.0.0.1:$PROXY_STATS_PORT/metrics" | grep -q "^haproxy_server_status{proxy=\"api\",server=\"$1\",state=\"UP\"} 1" && return 0
+    curl -sf "http://127.0.0.1:$PROXY_STATS_PORT/metrics" | grep "^haproxy_server_status{proxy=\"api\",server=\"$1\",state=\"UP\"} 1" >/dev/null && return 0
     sleep 0.5
   done
   echo "$1 is healthy, but the proxy does not see it" >&2; return 1
 }
+each_replica() { for replica in $REPLICAS; do "$1" "$replica" || return 1; done; }
+renew() { # REPLICA: as .env and the compose file want it; it is left alone if it is so already
+  compose up -d --no-deps --wait --wait-timeout "${WAIT_SECONDS:-120}" "$1" || return 1
+  [ -z "$(compose ps -q --status running proxy 2>/dev/null || true)" ] || seen_by_proxy "$1"
+}
+seen_now() { seen_by_proxy "$1" 1; }
 smoke() { job pipeline smoke --url https://proxy:8443 "$@"; }
 
 up() {
@@ -142,8 +162,9 @@ up() {
   job admin tables --users
   first_model
   say "Everything else"
+  each_replica renew
   compose up -d --wait --wait-timeout 600 --remove-orphans
-  seen_by_proxy api-1; seen_by_proxy api-2
+  each_replica seen_by_proxy
   say "One real prediction"
   smoke
   status
@@ -164,9 +185,9 @@ TEXT
 
 replace() { # TAG: each replica in turn, the next one only when this one answers
   export TAG=$1
-  for replica in api-1 api-2; do
+  for replica in $REPLICAS; do
     echo "$replica: $IMAGE:$TAG"
-    compose up -d --no-deps --wait --wait-timeout "${WAIT_SECONDS:-120}" "$replica" && seen_by_proxy "$replica" && job pipeline smoke --url "http://$replica:8080" || return 1
+    if ! { renew "$replica" && job pipeline smoke --url "http://$replica:8080"; }; then compose logs --no-log-prefix --tail 20 "$replica" >&2; return 1; fi
   done
   smoke --watch "${WATCH_SECONDS:-10}"
 }
@@ -197,12 +218,13 @@ doctor() {
   none() { [ -z "$("$@")" ]; }
   check ".env is there, for its owner only" "./setup.sh makes it; chmod 600 .env" test "$(stat -c %a .env 2>/dev/null)" = 600
   check "compose files are valid" "docker compose config -q says what is not" compose config -q
-  check "the certificate is valid for 30 days" "rm secrets/tls.pem; ./setup.sh; docker compose restart proxy" openssl x509 -checkend 2592000 -noout -in secrets/tls.pem
+  check "the certificate is valid for 30 days" "rm secrets/tls.pem; ./setup.sh" openssl x509 -checkend 2592000 -noout -in secrets/tls.pem
   check "every container runs and is healthy" "./setup.sh status, ./setup.sh logs NAME" none compose ps --all --status exited --status dead --status restarting -q
-  check "both replicas get traffic" "./setup.sh logs api-1; docs/runbook.md#replicadown" eval 'seen_by_proxy api-1 1 && seen_by_proxy api-2 1'
+  check "both replicas get traffic" "./setup.sh logs api-1; docs/runbook.md#replicadown" each_replica seen_now
   check "there is a champion" "./setup.sh og register --promote-first" test -n "$(champion)"
   check "the proxy answers with its certificate" "./setup.sh logs proxy" curl -sf --cacert secrets/ca.pem "https://localhost:$PORT/health/ready"
-  check "no alert fires" "http://127.0.0.1:$ALERTMANAGER_PORT, docs/runbook.md" bash -c "curl -sf http://127.0.0.1:$ALERTMANAGER_PORT/api/v2/alerts?active=true | grep -q '^\[\]'"
+  local firing; firing=$(curl -s "http://127.0.0.1:$ALERTMANAGER_PORT/api/v2/alerts?active=true" | grep -o '"alertname":"[^"]*"' | sort -u | cut -d'"' -f4 | xargs || true)
+  check "no alert fires" "${firing:-Alertmanager does not answer}: docs/runbook.md, http://127.0.0.1:$ALERTMANAGER_PORT" bash -c "curl -sf http://127.0.0.1:$ALERTMANAGER_PORT/api/v2/alerts?active=true | grep -q '^\[\]'"
   check "a prediction is answered and recorded" "./setup.sh og smoke --url https://proxy:8443 says what is missing" smoke
   return $bad
 }
@@ -229,8 +251,10 @@ case "${1:-up}" in
   logs) load_env; compose logs -f --tail 100 "${@:2}" ;;
   upgrade) upgrade "${2:-}" ;;
   deploy) deploy "${2:?which tag?}" ;;
-  rollback) load_env; upgrade "${PREVIOUS_TAG:?there was no upgrade yet}" ;;
+  rollback) load_env; [ -n "${PREVIOUS_TAG:-}" ] || fail "there was no upgrade yet"; upgrade "$PREVIOUS_TAG" ;;
   og) load_env; compose run --rm --no-deps pipeline "${@:2}" ;;
+  sql) load_env; job --entrypoint python pipeline -c 'import sys; from og_project.config import settings; from og_project.store import query, store_of
+print(query(store_of(settings()), sys.argv[1]).to_pandas().to_string())' "${2:?which query?}" ;;
   test) acceptance ;;
   doctor) doctor ;;
   down) load_env; compose --profile '*' down --remove-orphans "${@:2}" ;;

@@ -190,6 +190,21 @@ def test_a_jobs_line_outlives_its_container(stack):
     wait_until(lambda: stack.query(found) == "pipeline\tog.history\t1", seconds=30)
 
 
+def test_a_new_key_costs_no_request(stack):
+    said, keys = stack.setup("og", "key", "shop", "--scope", "predict"), stack.values()["SERVICE_KEYS"]
+    key, entry = re.search(r"^key\s+(\S+)", said, re.M)[1], re.search(r"^entry\s+(.*?[0-9a-f]{64})", said, re.M)[1]
+    place = stack.folder / ".env"
+    place.write_text(place.read_text().replace(keys, f"{keys};{entry}"))
+    with stack.unharmed():
+        stack.setup()
+        with stack.client(key) as shop:
+            assert shop.post("/predict", json=EXAMPLE).status_code == 200 and shop.get("/metrics").status_code == 403
+
+
+def test_a_table_can_be_asked(stack):
+    assert "from-a-test" in stack.setup("sql", "SELECT request_id FROM predictions WHERE prediction_id = 'stack-1'")
+
+
 def test_what_has_to_hold_of_a_stack_holds(stack):
     said = stack.setup("test")
     assert " passed" in said and "failed" not in said
@@ -268,6 +283,7 @@ def test_an_upgrade_costs_no_request_and_goes_back_when_it_fails_or_is_told_to(s
         said = stack.setup("upgrade", "broken", check=False)
         assert "going back to next" in said and "was not taken" in said
         assert running_images(stack) == ["og-project:next healthy"] * 2 and stack.values()["TAG"] == "next"
+        assert "there is no image og-project:a-typo" in stack.setup("upgrade", "a-typo", check=False)
         stack.setup("rollback")
     assert running_images(stack) == [f"og-project:{old} healthy"] * 2 and stack.values()["PREVIOUS_TAG"] == "next"
 
