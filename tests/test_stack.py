@@ -344,7 +344,7 @@ def test_airflow_in_its_container_retrains(stack):
     token = httpx.post(f"{url}/auth/token", json={"username": "admin", "password": stack.values()["AIRFLOW_PASSWORD"]}).json()["access_token"]
     with httpx.Client(base_url=f"{url}/api/v2/dags/retrain", headers={"authorization": f"Bearer {token}"}, timeout=30) as dag:
         runs = lambda: {run["dag_run_id"]: run["state"] for run in dag.get("/dagRuns").json()["dag_runs"]}  # noqa: E731
-        wait_until(lambda: dag.get("").status_code == 200, seconds=90)
+        wait_until(lambda: dag.get("/dagRuns").status_code == 200, seconds=90)
         alert = {"labels": {"alertname": "ForATest", "severity": "ticket", "action": "retrain"}}
         httpx.post(f"http://127.0.0.1:{stack.env['ALERTMANAGER_PORT']}/api/v2/alerts", json=[alert]).raise_for_status()
         wait_until(lambda: any(name.startswith("alert__ForATest") for name in runs()), seconds=120)
