@@ -42,7 +42,7 @@ image: ## build the serving image (Docker with BuildKit)
 image-test: setup image ## run the serving image in Docker and ask it
 	@IMAGE=$(IMAGE) $(BIN)/pytest tests/test_image.py
 
-stack-test: setup ## run the whole stack in Docker, with the faults it has to survive (ten minutes)
+stack-test: setup ## run the whole stack in Docker, with the faults it has to survive (twenty minutes)
 	@DOCKER_BUILDKIT=1 $(DOCKER) build -q -f tests/stack/Dockerfile -t og-project-stand-ins tests
 	@STACK=1 $(BIN)/pytest --durations 20 tests/test_stack.py
 

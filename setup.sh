@@ -111,7 +111,8 @@ certificate() { # an authority of this installation, and a certificate of it for
   local names="DNS:proxy,DNS:localhost,IP:127.0.0.1"
   for host in $HOSTS; do if [[ $host =~ ^[0-9.:]+$ ]]; then names+=",IP:$host"; else names+=",DNS:$host"; fi; done
   (umask 077; cd secrets
-   [ -f ca.key ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1825 -subj "/CN=$PROJECT authority" -keyout ca.key -out ca.pem 2>/dev/null
+   openssl x509 -pubkey -noout -in ca.pem 2>/dev/null | cmp -s - <(openssl pkey -pubout -in ca.key 2>/dev/null) || # the authority stays if its key is here
+   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1825 -subj "/CN=$PROJECT authority" -keyout ca.key -out ca.pem 2>/dev/null
    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$PROJECT" -keyout tls.key -out tls.csr 2>/dev/null
    openssl x509 -req -in tls.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 825 -extfile <(echo "subjectAltName=$names") -out tls.crt 2>/dev/null
    cat tls.crt ca.pem tls.key >tls.pem; rm -f tls.key tls.csr tls.crt ca.srl)
