@@ -225,14 +225,16 @@ def test_nobody_gets_in(stack):
 
 def test_each_user_has_the_least_rights(stack):
     assert stack.query("SELECT count() > 0 FROM predictions", "service") == "1"
-    asked = "SELECT (SELECT count() FROM predictions), (SELECT count() FROM promotions), (SELECT count() FROM feedback)"
-    before = stack.query(asked)
+    rows = "SELECT count() FROM predictions"
+    foreign = ("SELECT (SELECT countIf(prediction_id = 'x') FROM predictions), (SELECT countIf(model = 'x') FROM promotions), "
+               "(SELECT countIf(prediction_id = 'x') FROM feedback)")
+    before = int(stack.query(rows))
     for user, statement in (("service", "DROP TABLE predictions"), ("service", "INSERT INTO promotions (model) VALUES ('x')"),
                             ("monitor", "INSERT INTO feedback (prediction_id) VALUES ('x')"), ("pipeline", "TRUNCATE TABLE predictions"),
                             ("pipeline", "INSERT INTO predictions (prediction_id) VALUES ('x')"), ("logs", "SELECT count() FROM predictions")):
         said = stack.query(statement, user)
         assert "ACCESS_DENIED" in said, f"{user}: {statement}: {said}"
-    assert stack.query(asked) == before
+    assert int(stack.query(rows)) >= before and stack.query(foreign) == "0\t0\t0"  # journals may still be on their way here
 
 
 def test_prometheus_sees_everything(stack):
