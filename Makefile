@@ -51,7 +51,7 @@ airflow-test: setup ## retrain on a real Airflow, in an environment of its own (
 	@VIRTUAL_ENV=$(CURDIR)/build/airflow $(UV) pip sync -q --require-hashes requirements-airflow.txt
 	@AIRFLOW=$(CURDIR)/build/airflow/bin $(BIN)/pytest --durations 10 tests/test_airflow.py
 
-gitlab-test: setup ## run the jobs that need no GitLab, with gitlab-ci-local (needs node, npm, rsync; with STACK=1 also in Docker)
+gitlab-test: setup ## run the jobs that need no GitLab, with gitlab-ci-local (needs node, npm, rsync, sshd; with STACK=1 also in Docker)
 	@npm install --silent --no-audit --no-fund --prefix build/gitlab-ci-local gitlab-ci-local@4.61.0 >/dev/null
 	@GITLAB_CI_LOCAL=$(CURDIR)/build/gitlab-ci-local/node_modules/.bin/gitlab-ci-local $(BIN)/pytest --durations 10 tests/test_gitlab.py
 

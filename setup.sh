@@ -38,6 +38,8 @@ load_env() { # the environment wins, then .env, then config.env
     done < <(tac "$file") # of two lines for a name the last one holds
   done
   stamp
+  if [[ $STORE_HOST == clickhouse:* ]]; then SERVERS=(clickhouse); else SERVERS=(); ABSENT=(--scale clickhouse=0); fi
+  if [[ $MLFLOW_URL == http://mlflow:* ]]; then SERVERS+=(postgres s3 mlflow); else ABSENT+=(--scale postgres=0 --scale s3=0 --scale mlflow=0); fi
   if [ -n "$ALERT_URL" ]; then ALERTMANAGER_YML=$(sed "s|\${ALERT_URL}|$ALERT_URL|" monitoring/alertmanager.yml); else ALERTMANAGER_YML=$(sed '/ALERT_URL/d' monitoring/alertmanager.yml); fi
   export ALERTMANAGER_YML
 }
@@ -59,6 +61,7 @@ compose() { "${COMPOSE[@]}" "$@"; }
 job() { compose run --rm --no-deps -T "$@" </dev/null; }
 image() { docker image inspect "$1" >/dev/null 2>&1; }
 REPLICAS="api-1 api-2"
+SERVERS=() ABSENT=() # the stack's own servers, but for those in whose place there are yours
 commit() { git rev-parse --short HEAD 2>/dev/null || echo "${TAG:-unknown}"; }
 
 checked_out() { # TAG: is it the commit that is checked out, at whatever length
@@ -108,7 +111,7 @@ secrets() {
 }
 
 certificate() { # an authority of this installation, and a certificate of it for HOSTS; replace both by your own
-  local names="DNS:proxy,DNS:localhost,IP:127.0.0.1"
+  local names="DNS:$PROXY_NAME,DNS:localhost,IP:127.0.0.1"
   for host in $HOSTS; do if [[ $host =~ ^[0-9.:]+$ ]]; then names+=",IP:$host"; else names+=",DNS:$host"; fi; done
   (umask 077; cd secrets
    openssl x509 -pubkey -noout -in ca.pem 2>/dev/null | cmp -s - <(openssl pkey -pubout -in ca.key 2>/dev/null) || # the authority stays if its key is here
@@ -147,7 +150,7 @@ renew() { # REPLICA: as .env and the compose file want it; it is left alone if i
   [ -z "$(compose ps -q --status running proxy 2>/dev/null || true)" ] || seen_by_proxy "$1"
 }
 seen_now() { seen_by_proxy "$1" 1; }
-smoke() { job pipeline smoke --url https://proxy:8443 "$@"; }
+smoke() { job pipeline smoke "$@"; }
 
 up() {
   need; touch .env; load_env
@@ -156,15 +159,14 @@ up() {
   secrets
   compose config -q
   docker run --rm -e "OG_CONTOUR=$CONTOUR" --entrypoint python "$IMAGE:$TAG" -c 'from og_project.config import settings; settings()'
-  say "ClickHouse, PostgreSQL, S3, MLflow"
-  compose up -d --wait --wait-timeout 300 clickhouse postgres s3
-  buckets
-  compose up -d --wait --wait-timeout 300 mlflow
+  say "Servers: ${SERVERS[*]:-yours}"
+  [ ${#SERVERS[@]} = 0 ] || compose up -d --wait --wait-timeout 300 "${ABSENT[@]}" "${SERVERS[@]}"
+  [[ ${SERVERS[*]} != *s3* ]] || buckets
   job admin tables --users
   first_model
   say "Everything else"
   each_replica renew
-  compose up -d --wait --wait-timeout 600 --remove-orphans
+  compose up -d --wait --wait-timeout 600 --remove-orphans "${ABSENT[@]}"
   each_replica seen_by_proxy
   say "One real prediction"
   smoke
@@ -202,7 +204,7 @@ upgrade() {
   TAG=$new job admin tables --users || fail "the tables cannot be made ready for $new; nothing was replaced"
   if replace "$new"; then
     keep TAG "$new"; keep PREVIOUS_TAG "$old"
-    compose up -d --wait
+    compose up -d --wait "${ABSENT[@]}"
     say "$new serves; back: ./setup.sh rollback"
   else
     say "$new fails; going back to $old"
@@ -223,10 +225,10 @@ doctor() {
   check "every container runs and is healthy" "./setup.sh status, ./setup.sh logs NAME" none compose ps --all --status exited --status dead --status restarting -q
   check "both replicas get traffic" "./setup.sh logs api-1; docs/runbook.md#replicadown" each_replica seen_now
   check "there is a champion" "./setup.sh og register --promote-first" test -n "$(champion)"
-  check "the proxy answers with its certificate" "./setup.sh logs proxy" curl -sf --cacert secrets/ca.pem "https://localhost:$PORT/health/ready"
+  check "the proxy answers with its certificate" "./setup.sh logs proxy" curl -sf --cacert secrets/ca.pem --connect-to "$PROXY_NAME:$PORT:127.0.0.1:$PORT" "https://$PROXY_NAME:$PORT/health/ready"
   local firing; firing=$(curl -s "http://127.0.0.1:$ALERTMANAGER_PORT/api/v2/alerts?active=true" | grep -o '"alertname":"[^"]*"' | sort -u | cut -d'"' -f4 | xargs || true)
   check "no alert fires" "${firing:-Alertmanager does not answer}: docs/runbook.md, http://127.0.0.1:$ALERTMANAGER_PORT" bash -c "curl -sf http://127.0.0.1:$ALERTMANAGER_PORT/api/v2/alerts?active=true | grep -q '^\[\]'"
-  check "a prediction is answered and recorded" "./setup.sh og smoke --url https://proxy:8443 says what is missing" smoke
+  check "a prediction is answered and recorded" "./setup.sh og smoke says what is missing" smoke
   return $bad
 }
 

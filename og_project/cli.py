@@ -263,10 +263,8 @@ def with_tables()->Any: # the contour's `Store`
     "The contour's store, with the service's tables in it."
     from og_project.lifecycle.ledger import ledger_sql
     from og_project.serving.journal import schema_sql
-    from og_project.store import create, store_of
-    store = store_of(settings())
-    if store.folder: create(store, schema_sql() + "\n" + ledger_sql())
-    return store
+    from og_project.store import store_of
+    return store_of(settings(), tables=schema_sql() + "\n" + ledger_sql())
 
 @og.command()
 @click.option("--once", is_flag=True, help="Look once and say what was seen.")
@@ -293,7 +291,7 @@ def named_champion(config:Any)->str: # "3"
     return str(now.version)
 
 @og.command()
-@click.option("--url", default=None, help="Of the service; default: serve.host and serve.port of the settings.")
+@click.option("--url", envvar="SERVICE_URL", help="Of the service; else the environment's SERVICE_URL, else serve.host and serve.port.")
 @click.option("--version", default=None, help="The version that has to serve: a number, or `champion`; default: any.")
 @click.option("--stored/--not-stored", default=True, help="Look for the prediction in the contour's store.")
 @click.option("--seconds", default=60.0, show_default=True, help="How long to wait for each step.")

@@ -227,9 +227,12 @@ def connect(
 def store_of(
     config:Settings,
     engine:bool=True, # False: only for `append`
+    tables:str="",    # Statements for tables that an embedded engine shall show; a server has its own (`og tables`)
 )->Store:
     "The contour's store, as its settings name it. Raises as `connect`."
-    return connect(anchored(config.store.url), secret(config.store.password), config.store.timeout, engine)
+    store = connect(anchored(config.store.url), secret(config.store.password), config.store.timeout, engine)
+    if tables and store.folder: create(store, tables)
+    return store
 
 # %% ../nbs/01_store.ipynb #aa40e064
 def query(

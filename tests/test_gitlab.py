@@ -1,14 +1,18 @@
 """The jobs of .gitlab-ci.yml that need no GitLab, run by gitlab-ci-local: by the shell, and in a container.
 
 `make gitlab-test` installs it with npm; the container needs a Docker engine and an image python:3.11 (STACK says that both are there)."""
+import getpass
 import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Project, copy_project
+from conftest import Project, copy_project, free_port, wait_until
 
 from og_project.config import root
 
@@ -82,7 +86,8 @@ def test_a_change_runs_what_it_needs(checkout, branch, merge_request, expected):
     assert names == expected
 
 
-@pytest.mark.parametrize("job, merge_request", [("secrets", False), ("owners", True), ("lint", False)])
+@pytest.mark.parametrize("job, merge_request", [
+    ("secrets", False), ("owners", True), ("lint", False), ("lint-lock", False), ("pipeline", True), ("sample", True)])
 @pytest.mark.slow
 @needs_local
 def test_a_job_passes_in_the_shell(checkout, job, merge_request):
@@ -99,6 +104,88 @@ def test_a_secret_fails_its_job(checkout):
     git(checkout, "commit", "-qm", "leak")
     done = checkout.run(LOCAL, "--force-shell-executor", "--shell-isolation", "secrets", check=False)
     assert done.returncode != 0 and "leak.py" in done.stdout + done.stderr
+
+
+RECORDER = """#!/bin/sh
+echo "$IMAGE $*" >>said
+! grep -qsx "$1" fails
+"""
+
+
+@dataclass(frozen=True)
+class Host:
+    "Where is deployed to. Its setup.sh notes what it was told, and fails for a verb that the file `fails` names; the real one: tests/test_stack.py."
+
+    folder: Path
+    checkout: Project
+    options: list[str]
+    env: dict[str, str]
+
+    def job(self, name: str, check: bool = True) -> str:
+        command = [LOCAL, "--force-shell-executor", "--shell-isolation", "--evaluate-rule-changes=false", *self.options, name]
+        done = self.checkout.run(*command, check=check, **self.env)
+        return done.stdout + done.stderr
+
+    def said(self) -> list[str]:
+        return (self.folder / "said").read_text().splitlines()
+
+
+@pytest.fixture
+def host(checkout, tmp_path) -> Iterator[Host]:
+    "A checkout on a host with a real sshd, and a runner's variables for it. The runner's image has apk; here ssh is there already."
+    checkout.run("git", "checkout", "-qf", "-B", "main", "origin/main")
+    (checkout.folder / "setup.sh").write_text(RECORDER)
+    git(checkout, "commit", "-qam", "a setup.sh that notes what it was told")
+    checkout.run("git", "clone", "-q", str(checkout.folder), str(tmp_path / "host"))
+    for key in ("host_key", "id"):
+        checkout.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / key))
+    port, home = free_port(), tmp_path / "home"
+    (tmp_path / "known").write_text(f"[127.0.0.1]:{port} {(tmp_path / 'host_key.pub').read_text()}")
+    (tmp_path / "bin").mkdir()
+    home.mkdir()
+    ssh = f"#!/bin/sh\nexec {shutil.which('ssh')} -p {port} -o UserKnownHostsFile={home}/.ssh/known_hosts -o BatchMode=yes \"$@\"\n"
+    for name, script in (("apk", "#!/bin/sh\n"), ("ssh", ssh)):
+        (tmp_path / "bin" / name).write_text(script)
+        (tmp_path / "bin" / name).chmod(0o755)
+    given = {"DEPLOY_TO": f"{getpass.getuser()}@127.0.0.1", "DEPLOY_FOLDER": tmp_path / "host", "DEPLOY_KEY": tmp_path / "id",
+             "DEPLOY_KNOWN_HOSTS": tmp_path / "known", "SERVICE_HOST": "127.0.0.1", "CI_REGISTRY_IMAGE": "registry.invalid/og"}
+    options = [part for name, value in given.items() for part in ("--variable", f"{name}={value}")]
+    sshd = ["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-p", str(port)]
+    keys = f"HostKey={tmp_path}/host_key", f"AuthorizedKeysFile={tmp_path}/id.pub"
+    for option in (*keys, "ListenAddress=127.0.0.1", "StrictModes=no", "PidFile=none"):
+        sshd += ["-o", option]
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # Debian's sshd wants it
+    with checkout.start(*sshd, log=tmp_path / "sshd.log"):
+        wait_until(lambda: "listening" in (tmp_path / "sshd.log").read_text())
+        path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        yield Host(tmp_path / "host", checkout, options, {"HOME": str(home), "PATH": path})
+
+
+@pytest.mark.slow
+@needs_local
+def test_a_deployment_goes_over_ssh_and_a_bad_one_goes_back(host):
+    short = host.checkout.run("git", "rev-parse", "--short=8", "HEAD").stdout.strip()
+    of = "registry.invalid/og "
+    host.job("deploy-test")
+    assert host.said() == [of + f"deploy {short}", of + "test"]
+    host.job("watch-test")
+    assert host.said()[2:] == [of + "og smoke --watch 30"]
+    (host.folder / "fails").write_text("og\n")
+    assert "FAIL  watch-production" in host.job("watch-production", check=False)
+    assert host.said()[3:] == [of + "og smoke --watch 120", of + "rollback"]
+    host.job("deploy-production")
+    host.job("rollback-production")
+    assert host.said()[5:] == [of + f"deploy {short}", of + "rollback"]
+
+
+@pytest.mark.slow
+@needs_local
+def test_a_host_that_is_not_the_known_one_is_told_nothing(host):
+    known = host.folder.parent / "known"
+    known.write_text(known.read_text().replace((host.folder.parent / "host_key.pub").read_text(), (host.folder.parent / "id.pub").read_text()))
+    assert "Host key verification failed" in host.job("deploy-test", check=False)
+    assert not (host.folder / "said").exists()
 
 
 @pytest.mark.skipif("STACK" not in os.environ, reason="STACK says that a Docker engine is there")

@@ -144,10 +144,11 @@ def stack(tmp_path_factory) -> Iterator[Stack]:
     env = clean | {name: str(free_port()) for name in PORTS} | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PROJECT": "og-stack-test", "DOCKER_SOCKET": socket, "DOCKER_DATA": data,
         "COMPOSE_PROFILES": "logs", "MONITOR_SECONDS": "2",
-        "COMPOSE_FILE": "docker-compose.yml:tests/stack/docker-compose.ci.yml", "ALERT_URL": "http://receiver:9999/", "FIRST_UNTIL": "2013-12-01",
+        "COMPOSE_FILE": "docker-compose.yml:tests/stack/docker-compose.ci.yml", "FIRST_UNTIL": "2013-12-01",
         "WATCH_SECONDS": "5", "WAIT_SECONDS": "40"}
     made = Stack(folder, env)
     made.setup("down", "--volumes", check=False)
+    (folder / ".env").write_text('ALERT_URL="http://receiver:9999/"\n')  # as a person may write it
     print(made.setup())
     yield made
     if "KEEP_STACK" not in os.environ:
@@ -221,6 +222,22 @@ def test_nobody_gets_in(stack):
     doors = {(one["Service"], door["URL"] in ("0.0.0.0", "::")) for one in running for door in one["Publishers"] or () if door["PublishedPort"]}
     # the proxy's alone is open to other machines; databases, replicas and monitor have none
     assert doors == {("proxy", True), *((name, False) for name in ("proxy", "mlflow", "prometheus", "alertmanager", "receiver"))}
+
+
+def test_a_changed_file_and_a_certificate_of_your_own_are_taken(stack):
+    before = {service: stack.compose("ps", "-q", service) for service in ("api-1", "api-2", "prometheus", "alertmanager", "proxy")}
+    rules = stack.folder / "monitoring/rules/alerts.yml"
+    rules.write_text(rules.read_text() + "# changed\n")
+    names = "subjectAltName=DNS:predictions.example,DNS:localhost"
+    stack.run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "90", "-subj", "/CN=own",
+              "-addext", names, "-keyout", "secrets/own.key", "-out", "secrets/ca.pem")
+    stack.run("sh", "-c", "cat secrets/ca.pem secrets/own.key >secrets/tls.pem")
+    with (stack.folder / ".env").open("a") as values:
+        values.write("PROXY_NAME=predictions.example\n")
+    stack.setup()  # the smoke test at its end asks by the new name
+    after = {service: stack.compose("ps", "-q", service) for service in before}
+    assert {service for service in before if before[service] != after[service]} == {"prometheus", "proxy"}
+    assert "ok    the proxy answers with its certificate" in stack.setup("doctor", check=False)
 
 
 def test_each_user_has_the_least_rights(stack):
@@ -298,7 +315,7 @@ def test_retrained_gated_promoted_served_and_rolled_back(stack):
         verdict = json.loads(said[said.index("{"):])
         assert verdict["passed"], verdict
         stack.setup("og", "promote", "--reason", "by the stack's test")
-        stack.setup("og", "smoke", "--url", "https://proxy:8443", "--version", "2")
+        stack.setup("og", "smoke", "--version", "2")
         wait_until(lambda: load.versions[-5:] == ["2"] * 5, seconds=60)
         stack.setup("og", "rollback", "--reason", "by the stack's test")
         began = time.monotonic()
@@ -380,6 +397,32 @@ def test_down_keeps_the_data_and_removes_it_when_told(stack):
     assert stack.query("SELECT count() FROM predictions") == rows
     stack.setup("down", "--volumes")
     assert "og-stack-test" not in stack.run("docker", "volume", "ls")
+
+
+@pytest.fixture
+def own_servers(stack) -> Iterator[dict[str, str]]:
+    "Servers that are no part of the stack, and what .env says of them."
+    host = stack.run("docker", "network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}").strip()
+    ports = {"HOST": host, "OWN_CLICKHOUSE_PORT": str(free_port()), "OWN_MLFLOW_PORT": str(free_port())}
+    given = ports | {name: stack.values()[name] for name in ("ADMIN_PASSWORD", "TAG")}
+    servers = ["docker-compose", "-p", "og-own-servers", "-f", "tests/stack/own-servers.yml"]
+    stack.run(*servers, "up", "-d", "--wait", **given)
+    yield {"CONTOUR": "production", "INSIDE_ONLY": "false", "STORE_HOST": f"{host}:{ports['OWN_CLICKHOUSE_PORT']}",
+           "MLFLOW_URL": f"http://{host}:{ports['OWN_MLFLOW_PORT']}"}
+    stack.run(*servers, "down", "--volumes", **given)
+
+
+def test_servers_of_your_own_take_the_place_of_the_stacks(stack, own_servers):
+    said = stack.setup(check=False, **own_servers)
+    assert "there is no champion yet. Fill your tables" in said
+    stack.run("docker-compose", "-p", stack.env["PROJECT"], "run", "--rm", "--no-deps", "-T", "admin", "load", "package", **own_servers)
+    stack.setup("og", "run", "all", "-p", "until", "2013-12-01", **own_servers)
+    stack.setup("og", "register", "--promote-first", **own_servers)
+    assert "recorded" in stack.setup(**own_servers)
+    running = set(stack.run("docker-compose", "-p", stack.env["PROJECT"], "ps", "--services", **own_servers).split())
+    assert {"api-1", "api-2", "proxy", "monitor"} <= running and not running & {"clickhouse", "mlflow", "postgres", "s3"}
+    assert "BAD" not in stack.setup("doctor", check=False, **own_servers).replace("BAD   no alert fires", "")
+    stack.setup("down", "--volumes", **own_servers)
 
 
 def test_compose_file_is_one_and_every_image_is_pinned():

@@ -11,6 +11,7 @@ __all__ = ['CHAMPION', 'CHALLENGER', 'MODEL_DATA', 'RegistryError', 'client', 'e
 # %% ../../nbs/09_registry.ipynb #1c9cbc09
 import csv
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -38,7 +39,8 @@ class RegistryError(ProjectError):
     "MLflow has not what was asked for, or cannot be reached; the message names the server and what to do."
 
 def client(config:Settings)->MlflowClient:
-    "A client of the contour's MLflow. Nothing is opened before it is used."
+    "A client of the contour's MLflow. Nothing is opened before it is used; a server that is away is given half a minute."
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
     return MlflowClient(tracking_uri=anchored(config.mlflow.tracking_uri))
 
 def experiment(

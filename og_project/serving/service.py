@@ -26,7 +26,7 @@ from .journal import Journal, Shipper, depth, feedback_schema, gently, read_segm
 from .metrics import AccessLog, Metrics, watch_process
 from .scorer import Batcher, Scorer
 from .slot import Served, Slot, end, watch
-from ..store import Store, append, create, query, store_of
+from ..store import Store, append, query, store_of
 
 # %% ../../nbs/10f_service.ipynb #abb12a24
 class Service:
@@ -80,9 +80,7 @@ class Service:
     def store(self)->Store:
         "The store, for reading. Raises `StoreError`."
         with self.opened:
-            if self.engine is None:
-                self.engine = store_of(self.config)
-                if self.engine.folder: create(self.engine, schema_sql() + "\n" + ledger_sql())
+            if self.engine is None: self.engine = store_of(self.config, tables=schema_sql() + "\n" + ledger_sql())
             return self.engine
 
 # %% ../../nbs/10f_service.ipynb #9249c121
