@@ -7,11 +7,14 @@ watched and one not, in turns: Prometheus scrapes every 5 s, the monitor looks e
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from og_project.config import root
 from og_project.data.contract import EXAMPLE
@@ -35,18 +38,30 @@ def compose(*command: str) -> str:
     return run("docker-compose", "-p", VALUES["PROJECT"], *command)
 
 
-def wrk(seconds: int = SECONDS) -> tuple[float, float, int]:
-    "Requests a second, p99 in ms, and answers that were no 2xx, over 16 connections."
+@contextmanager
+def asking(seconds: int) -> Iterator[subprocess.Popen]:
+    "wrk, asking for one record over 16 connections for so many seconds, or until it is interrupted."
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(SCRIPT % (json.dumps(EXAMPLE), VALUES["SERVICE_KEY"]))
         file.flush()
-        said = run("wrk", "-t1", "-c16", f"-d{seconds}", "--timeout", "20", "--latency", "-s", file.name, URL)
-    p99 = re.search(r"^\s+99%\s+([\d.]+)(us|ms|s)$", said, re.M)
+        command = ["wrk", "-t1", "-c16", f"-d{seconds}", "--timeout", "20", "--latency", "-s", file.name, URL]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            yield process
+
+
+def told(said: str) -> tuple[float, float, int]:
+    "What wrk says: requests a second, p99 in ms, and answers that were no 2xx or did not come."
+    rate, p99 = re.search(r"Requests/sec: *([\d.]+)", said), re.search(r"^\s+99%\s+([\d.]+)(us|ms|s)$", said, re.M)
+    assert rate and p99, said
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
-    failed = int(bad[1]) if bad else 0
-    return (float(re.search(r"Requests/sec: *([\d.]+)", said)[1]), float(p99[1]) * {"us": 1e-3, "ms": 1, "s": 1e3}[p99[2]],
-            failed + sum(map(int, errors.groups())) if errors else failed)
+    failed = sum(map(int, (bad.groups() if bad else ()) + (errors.groups() if errors else ())))
+    return float(rate[1]), float(p99[1]) * {"us": 1e-3, "ms": 1, "s": 1e3}[p99[2]], failed
+
+
+def wrk(seconds: int = SECONDS) -> tuple[float, float, int]:
+    with asking(seconds) as process:
+        return told(process.communicate()[0])
 
 
 def memory() -> dict[str, float]:
@@ -59,6 +74,19 @@ def memory() -> dict[str, float]:
 
 def median(rounds: list[tuple[float, float, int]]) -> str:
     return " | ".join(f"{statistics.median(values):,.1f}" for values in list(zip(*rounds, strict=True))[:2]) + f" | {sum(r[2] for r in rounds)} |"
+
+
+def upgrade() -> None:
+    for target in ("", "-pipeline"):
+        run("docker", "tag", f"{VALUES['IMAGE']}{target}:{VALUES['TAG']}", f"{VALUES['IMAGE']}{target}:bench")
+    with asking(600) as load:
+        began = time.monotonic()
+        run("./setup.sh", "upgrade", "bench")
+        seconds = time.monotonic() - began
+        load.send_signal(signal.SIGINT)
+        rate, p99, failed = told(load.communicate()[0])
+    print("\n| an upgrade under load | seconds | requests/s | p99 ms | failed |\n|---|---|---|---|---|")
+    print(f"| two replicas, one by one | {seconds:.0f} | {rate:,.1f} | {p99:,.1f} | {failed} |")
 
 
 def main() -> None:
@@ -94,16 +122,7 @@ def main() -> None:
     pairs = [100 * (1 - with_[0] / without[0]) for with_, without in zip(watched, alone, strict=True)]
     print(f"\nBeing watched costs {statistics.median(pairs):.1f}% of the requests a second (pairs: {', '.join(f'{p:.1f}' for p in pairs)}).")
 
-    print("\n| an upgrade under load | seconds | requests | failed |\n|---|---|---|---|")
-    for target in ("", "-pipeline"):
-        run("docker", "tag", f"{VALUES['IMAGE']}{target}:{VALUES['TAG']}", f"{VALUES['IMAGE']}{target}:bench")
-    began = time.monotonic()
-    with subprocess.Popen(["./setup.sh", "upgrade", "bench"], cwd=root(), env=VALUES, stdout=subprocess.DEVNULL) as upgrade:
-        rounds = []
-        while upgrade.poll() is None:
-            rounds.append(wrk(5))
-    assert upgrade.returncode == 0
-    print(f"| two replicas, one by one | {time.monotonic() - began:.0f} | {sum(r[0] * 5 for r in rounds):,.0f} | {sum(r[2] for r in rounds)} |")
+    upgrade()
 
 
 if __name__ == "__main__":
