@@ -87,7 +87,7 @@ def test_a_change_runs_what_it_needs(checkout, branch, merge_request, expected):
 
 
 @pytest.mark.parametrize("job, merge_request", [
-    ("secrets", False), ("owners", True), ("lint", False), ("lint-lock", False), ("pipeline", True), ("sample", True)])
+    ("secrets", False), ("owners", True), ("lint", False), ("lint-lock", False), ("sample", True)])
 @pytest.mark.slow
 @needs_local
 def test_a_job_passes_in_the_shell(checkout, job, merge_request):
