@@ -150,7 +150,7 @@ renew() { # REPLICA: as .env and the compose file want it; it is left alone if i
   [ -z "$(compose ps -q --status running proxy 2>/dev/null || true)" ] || seen_by_proxy "$1"
 }
 seen_now() { seen_by_proxy "$1" 1; }
-smoke() { job pipeline smoke "$@"; }
+smoke() { job pipeline smoke --url "https://$PROXY_NAME:8443" "$@"; } # named, for images that do not know SERVICE_URL yet
 
 up() {
   need; touch .env; load_env
