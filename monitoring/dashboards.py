@@ -36,7 +36,8 @@ HEALTH: dict[str, list[Panel]] = {
     ],
     "Jobs": [
         ("Watched parts that answer", "short", {"{{job}} {{instance}}": "up"}),
-        ("Registry", "short", {"{{instance}} reaches it": "og_registry_reachable", "{{instance}} has a model": "og_model_ready"}),
+        ("Registry", "short", {"{{instance}} reaches it": "og_registry_reachable", "{{instance}} has a model": "og_model_ready",
+                               "{{instance}} has fresh lookups": "og_lookups_fresh"}),
         ("Age of the last good retraining", "s", {"age": "time() - og_retraining_last_success_timestamp_seconds"}),
         ("Notifications that failed", "cps", {"{{integration}}": f"sum by (integration) (rate(alertmanager_notifications_failed_total{LAST}))"}),
     ],

@@ -179,7 +179,7 @@ def test_lookups_are_made_anew_from_the_store_and_age_without_it(site, clickhous
     clickhouse.stop()
     wait_until(lambda: any("the lookups stay as of" in line["message"] for line in site.lines()))
     assert httpx.post(site.url + "/predict", json=EXAMPLE).json()["predictions"][0]["probability"] == answered.json()["predictions"][0]["probability"]
-    assert until() > "2014-01-12" and "og_lookups_age_seconds" in settled(site, "og_lookups_age_seconds")
+    assert until() > "2014-01-12" and "og_lookups_age_seconds" in settled(site, "og_lookups_fresh 0.0")
     clickhouse.start()
     wait_until(lambda: len(query(connect(clickhouse.url, "hunter2"), "SELECT * FROM predictions")) == 2)
     rows = query(connect(clickhouse.url, "hunter2"), "SELECT DISTINCT lookups_until FROM predictions")

@@ -55,6 +55,7 @@ METRICS |= {
     "og_model_ready": (Gauge, "1 if there is a model to answer with", (), {"multiprocess_mode": "livemin"}),
     "og_model_loaded_timestamp_seconds": (Gauge, "When the model that serves was loaded", (), {"multiprocess_mode": "livemostrecent"}),
     "og_registry_reachable": (Gauge, "1 if the registry answered when it was last asked", (), {"multiprocess_mode": "livemin"}),
+    "og_lookups_fresh": (Gauge, "0 if the lookups could not be made anew when that was last tried", (), {"multiprocess_mode": "livemin"}),
     "og_lookups_age_seconds": (Gauge, "Age of what is known by key", (), {"multiprocess_mode": "livemax"}),
     "og_worker_cpu_seconds": (Gauge, "CPU time of a worker since its start", (), {"multiprocess_mode": "liveall"}),
     "og_worker_memory_bytes": (Gauge, "Resident memory of a worker", (), {"multiprocess_mode": "liveall"}),

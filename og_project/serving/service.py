@@ -95,6 +95,7 @@ def tick(service:Service, seen:dict[str, int])->None: # What was counted before,
     metrics["og_journal_oldest_age_seconds"].set(max(0, time.time() - waiting.oldest))
     metrics["og_model_ready"].set(int(served is not None))
     metrics["og_registry_reachable"].set(int(service.slot.reachable))
+    metrics["og_lookups_fresh"].set(int(service.slot.fresh))
     if served: metrics["og_lookups_age_seconds"].set(time.time() - served.lookups_until.timestamp())
     now = {"og_journal_shipped_rows_total": service.shipper.shipped, "og_journal_ship_failures_total": service.shipper.failed,
            "og_predictions_lost_total": service.shipper.lost, "og_model_refused_total": len(service.slot.refused)}

@@ -138,7 +138,7 @@ def refresh_lookups(slot:Slot)->None:
     try:
         store = store_of(config)
         new = renewed(served, refresh(store, served.model.lookups, served.model.encoder))
-    except Exception as e: # stale lookups are an alarm, not an error; told once
+    except Exception as e: # stale lookups are an alarm (og_lookups_fresh), not an error; told once
         if slot.fresh: log.warning("the lookups stay as of %s: %s", served.lookups_until.isoformat(), e)
         slot.fresh = False
         return
