@@ -33,6 +33,7 @@ COPY --chown=og:og . /app
 ARG COMMIT=unknown
 ARG VERSION=0
 LABEL org.opencontainers.image.revision=$COMMIT org.opencontainers.image.version=$VERSION org.opencontainers.image.title="og-project pipeline"
+ENV GIT_COMMIT=$COMMIT
 USER 10001
 ENTRYPOINT ["og"]
 CMD ["--help"]

@@ -60,8 +60,9 @@ if docker compose version >/dev/null 2>&1; then COMPOSE=(docker compose); else C
 compose() { "${COMPOSE[@]}" "$@"; }
 job() { compose run --rm --no-deps -T "$@" </dev/null; }
 image() { docker image inspect "$1" >/dev/null 2>&1; }
-REPLICAS="api-1 api-2"
+REPLICAS=(api-1 api-2)
 SERVERS=() ABSENT=() # the stack's own servers, but for those in whose place there are yours
+standing() { TAG=${TAG:-none} compose ps -aq "${REPLICAS[@]}" 2>/dev/null || true; }
 commit() { git rev-parse --short HEAD 2>/dev/null || echo "${TAG:-unknown}"; }
 
 checked_out() { # TAG: is it the commit that is checked out, at whatever length
@@ -75,19 +76,21 @@ need() {
   [ ${#missing[@]} = 0 ] || fail "missing: ${missing[*]}. Install them with your system's package manager."
   docker info >/dev/null 2>&1 || fail "no Docker engine answers: start it, or set DOCKER_HOST, or join the group docker."
   compose version >/dev/null 2>&1 || fail "Docker Compose v2.23 or newer is missing (the plugin, or docker-compose on the PATH)."
+  DOCKER_BUILDKIT=1 docker build --help >/dev/null 2>&1 || fail "Docker cannot build images with BuildKit: its plugin buildx is missing (on Debian the package docker-buildx)."
   local free; free=$(df -Pk . | awk 'NR == 2 {print int($4 / 1048576)}')
   [ "$free" -ge 10 ] || fail "only $free GB free here; images and data need 10."
 }
 
 build() { # TAG
-  local version; version=$(sed -n 's/^version = //p' settings.ini)
+  local version made_of; version=$(sed -n 's/^version = //p' settings.ini)
+  made_of=$(git describe --always --abbrev=40 --dirty --exclude='*' 2>/dev/null || echo "$1")
   for target in serve pipeline $([[ ${COMPOSE_PROFILES:-} != *airflow* ]] || echo airflow); do
     local name=$IMAGE; [ "$target" = serve ] || name=$IMAGE-$target
     image "$name:$1" && continue
     docker pull -q "$name:$1" >/dev/null 2>&1 && continue
-    checked_out "$1" || fail "there is no image $name:$1, and only the commit that is checked out ($(commit)) can be built"
+    checked_out "$1" || fail "there is no image $name:$1, and only the commit that is checked out ($(commit)) can be built: check out $1"
     echo "building $name:$1"
-    DOCKER_BUILDKIT=1 docker build -q --target "$target" -t "$name:$1" --build-arg "COMMIT=$1" --build-arg "VERSION=$version" . >/dev/null
+    DOCKER_BUILDKIT=1 docker build -q --target "$target" -t "$name:$1" --build-arg "COMMIT=$made_of" --build-arg "VERSION=$version" . >/dev/null
   done
 }
 
@@ -144,7 +147,7 @@ seen_by_proxy() { # REPLICA [TRIES]
   done
   echo "$1 is healthy, but the proxy does not see it" >&2; return 1
 }
-each_replica() { for replica in $REPLICAS; do "$1" "$replica" || return 1; done; }
+each_replica() { for replica in "${REPLICAS[@]}"; do "$1" "$replica" || return 1; done; }
 renew() { # REPLICA: as .env and the compose file want it; it is left alone if it is so already
   compose up -d --no-deps --wait --wait-timeout "${WAIT_SECONDS:-120}" "$1" || return 1
   [ -z "$(compose ps -q --status running proxy 2>/dev/null || true)" ] || seen_by_proxy "$1"
@@ -154,8 +157,8 @@ smoke() { job pipeline smoke --url "https://$PROXY_NAME:8443" "$@"; } # named, f
 
 up() {
   need; touch .env; load_env
-  once TAG "$(commit)"
-  say "Images $IMAGE:$TAG"; build "$TAG"
+  say "Images $IMAGE:${TAG:=$(commit)}"; build "$TAG"
+  grep -qx "TAG='$TAG'" .env || keep TAG "$TAG"
   secrets
   compose config -q
   docker run --rm -e "OG_CONTOUR=$CONTOUR" --entrypoint python "$IMAGE:$TAG" -c 'from og_project.config import settings; settings()'
@@ -188,7 +191,7 @@ TEXT
 
 replace() { # TAG: each replica in turn, the next one only when this one answers
   export TAG=$1
-  for replica in $REPLICAS; do
+  for replica in "${REPLICAS[@]}"; do
     echo "$replica: $IMAGE:$TAG"
     if ! { renew "$replica" && job pipeline smoke --url "http://$replica:8080"; }; then compose logs --no-log-prefix --tail 20 "$replica" >&2; return 1; fi
   done
@@ -198,6 +201,7 @@ replace() { # TAG: each replica in turn, the next one only when this one answers
 upgrade() {
   need; load_env
   local new=${1:-$(commit)} old=${TAG:?nothing runs yet: ./setup.sh}
+  [ -n "$(standing)" ] || fail "nothing runs: ./setup.sh"
   [ "$new" != "$old" ] || fail "$new runs already; check out another commit, or name a tag"
   build "$new"
   say "From $old to $new"
@@ -234,8 +238,7 @@ doctor() {
 
 deploy() { # TAG
   load_env; touch .env; keep IMAGE "$IMAGE"
-  [ -n "${TAG:-}" ] || keep TAG "$1"
-  if [ "$TAG" = "$1" ]; then up; else upgrade "$1"; fi
+  if [ -n "$(standing)" ] && [ "$1" != "${TAG:-}" ]; then upgrade "$1"; else export TAG=$1; up; fi
 }
 
 acceptance() {

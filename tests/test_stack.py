@@ -169,6 +169,8 @@ def test_a_prediction_goes_through_the_proxy_into_clickhouse(stack):
         reply = client.post("/predict", json=EXAMPLE | {"id": "stack-1"}, headers={"x-request-id": "from-a-test"})
         assert reply.status_code == 200 and reply.json()["model_version"] == "1"
         assert client.post("/admin/reload").status_code == 404, "not from outside"
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=stack.folder, capture_output=True, text=True, check=True).stdout.strip()
+        assert client.get("/model").json()["trained_at_commit"].startswith(commit), "the image knows the commit that it was made of"
         wait_until(lambda: stack.query("SELECT request_id FROM predictions WHERE prediction_id = 'stack-1'") == "from-a-test")
         assert client.post("/feedback", json=[{"id": "stack-1", "outcome": True}]).json()["results"][0]["status"] == "recorded"
     log = [json.loads(line) for line in stack.compose("logs", "--no-log-prefix", "proxy").splitlines() if '"from-a-test"' in line]

@@ -55,10 +55,10 @@ def experiment(
 
 # %% ../../nbs/09_registry.ipynb #4af095af
 def commit()->str: # SHA, with "-dirty" if files differ from it; "unknown" outside git
-    "The commit that the code is at."
+    "The commit that the code is at; an image was told its own."
     asked = subprocess.run(["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
                            cwd=root(), capture_output=True, text=True)
-    return asked.stdout.strip() or "unknown"
+    return asked.stdout.strip() or os.environ.get("GIT_COMMIT", "unknown")
 
 def data_hash()->str:
     "One SHA-256 for all the records that the pipeline accepted."
@@ -234,8 +234,9 @@ def champion(config:Settings)->ModelVersion|None: # `None`: there is none yet
     return aliased(config, CHAMPION)
 
 def quality(tags:dict[str, str])->dict[str, float]: # Of a version -> metric -> value
-    "How good a version was when it was registered."
-    return {name: float(value) for name, value in tags.items() if re.fullmatch(r"-?\d+(\.\d+)?(e[-+]?\d+)?", value)}
+    "How good a version was when it was registered: the numbers among its tags, but for what the gate said of it later."
+    number = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?").fullmatch
+    return {name: float(value) for name, value in tags.items() if number(value) and not name.startswith("verdict")}
 
 def versioned(config:Settings, version:str)->ModelVersion: # "3"
     "A version by its number. Raises `RegistryError` if there is none."
