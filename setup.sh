@@ -150,7 +150,10 @@ seen_by_proxy() { # REPLICA [TRIES]
 each_replica() { for replica in "${REPLICAS[@]}"; do "$1" "$replica" || return 1; done; }
 renew() { # REPLICA: as .env and the compose file want it; it is left alone if it is so already
   compose up -d --no-deps --wait --wait-timeout "${WAIT_SECONDS:-120}" "$1" || return 1
-  [ -z "$(compose ps -q --status running proxy 2>/dev/null || true)" ] || seen_by_proxy "$1"
+  [ -z "$(compose ps -q --status running proxy 2>/dev/null || true)" ] || new_to_proxy "$1" || seen_by_proxy "$1"
+}
+new_to_proxy() { # REPLICA: added to haproxy.cfg after the proxy that runs was started
+  local servers; servers=$(curl -sf "http://127.0.0.1:$PROXY_STATS_PORT/metrics") && ! grep -q "server=\"$1\"" <<<"$servers"
 }
 seen_now() { seen_by_proxy "$1" 1; }
 smoke() { job pipeline smoke --url "https://$PROXY_NAME:8443" "$@"; } # named, for images that do not know SERVICE_URL yet
@@ -227,7 +230,7 @@ doctor() {
   check "compose files are valid" "docker compose config -q says what is not" compose config -q
   check "the certificate is valid for 30 days" "rm secrets/tls.pem; ./setup.sh" openssl x509 -checkend 2592000 -noout -in secrets/tls.pem
   check "every container runs and is healthy" "./setup.sh status, ./setup.sh logs NAME" none compose ps --all --status exited --status dead --status restarting -q
-  check "both replicas get traffic" "./setup.sh logs api-1; docs/runbook.md#replicadown" each_replica seen_now
+  check "every replica gets traffic" "./setup.sh logs api-1; docs/runbook.md#replicadown" each_replica seen_now
   check "there is a champion" "./setup.sh og register --promote-first" test -n "$(champion)"
   check "the proxy answers with its certificate" "./setup.sh logs proxy" curl -sf --cacert secrets/ca.pem --connect-to "$PROXY_NAME:$PORT:127.0.0.1:$PORT" "https://$PROXY_NAME:$PORT/health/ready"
   local firing; firing=$(curl -s "http://127.0.0.1:$ALERTMANAGER_PORT/api/v2/alerts?active=true" | grep -o '"alertname":"[^"]*"' | sort -u | cut -d'"' -f4 | xargs || true)

@@ -387,7 +387,7 @@ def test_doctor_finds_nothing_and_then_something(stack):
     door = f"http://127.0.0.1:{stack.env['PROXY_STATS_PORT']}/metrics"
     wait_until(lambda: 'server="api-2",state="UP"} 0' in httpx.get(door).text)
     said = stack.setup("doctor", check=False)
-    assert "BAD   both replicas get traffic" in said and "runbook" in said
+    assert "BAD   every replica gets traffic" in said and "runbook" in said
     stack.compose("up", "-d", "--wait", "api-2")
 
 
