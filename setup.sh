@@ -94,9 +94,10 @@ build() { # TAG
   done
 }
 
+og_key() { docker run --rm --log-driver none "$IMAGE:$TAG" key "$@"; } # what it shows is in no log
 api_key() { # NAME SCOPE...: makes a key; KEY and ENTRY
   local made scopes=(); for scope in "${@:2}"; do scopes+=(--scope "$scope"); done
-  made=$(docker run --rm "$IMAGE:$TAG" key "$1" "${scopes[@]}")
+  made=$(og_key "$1" "${scopes[@]}")
   KEY=$(awk '/^key/ {print $2}' <<<"$made"); ENTRY=$(sed -n 's/^entry  \(.*[0-9a-f]\{64\}\).*/\1/p' <<<"$made")
 }
 
@@ -261,7 +262,7 @@ case "${1:-up}" in
   upgrade) upgrade "${2:-}" ;;
   deploy) deploy "${2:?which tag?}" ;;
   rollback) load_env; [ -n "${PREVIOUS_TAG:-}" ] || fail "there was no upgrade yet"; upgrade "$PREVIOUS_TAG" ;;
-  og) load_env; compose run --rm --no-deps pipeline "${@:2}" ;;
+  og) load_env; if [ "${2:-}" = key ]; then og_key "${@:3}"; else compose run --rm --no-deps pipeline "${@:2}"; fi ;;
   sql) load_env; job --entrypoint python pipeline -c 'import sys; from og_project.config import settings; from og_project.store import query, store_of
 print(query(store_of(settings()), sys.argv[1]).to_pandas().to_string())' "${2:?which query?}" ;;
   test) acceptance ;;

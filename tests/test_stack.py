@@ -202,6 +202,9 @@ def test_a_new_key_costs_no_request(stack):
         stack.setup()
         with stack.client(key) as shop:
             assert shop.post("/predict", json=EXAMPLE).status_code == 200 and shop.get("/metrics").status_code == 403
+    hidden = [key, *(value for name, value in stack.values().items() if name.endswith(("PASSWORD", "SECRET", "KEY")))]
+    assert stack.query(f"SELECT count() FROM logs WHERE multiSearchAny(line, {hidden})") == "0", "no secret is in a log"
+    assert int(stack.query("SELECT count() FROM logs WHERE multiSearchAny(line, ['shop'])")) > 0, "as it would be found"
 
 
 def test_a_table_can_be_asked(stack):

@@ -209,7 +209,7 @@ def told(report:Report)->dict[str, Any]:
 
 # %% ../../nbs/12_monitor.ipynb #86e3cbbd
 WATCHED: dict[str, tuple[str, tuple[str, ...]]] = { # name -> meaning, labels
-    "og_drift_psi": ("Population stability index of a feature against the reference; the score has no name", ("version", "feature")),
+    "og_drift_psi": ("Population stability index of a feature, or of the `score`, against the reference", ("version", "feature")),
     "og_drift_jensen_shannon": ("Jensen-Shannon divergence of a feature against the reference, 0 to 1", ("version", "feature")),
     "og_drift_missing_ratio": ("Share of missing values of a feature in the window", ("version", "feature")),
     "og_drift_missing_reference_ratio": ("Share of missing values of a feature in the reference", ("version", "feature")),
