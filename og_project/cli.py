@@ -123,7 +123,9 @@ def register(promote_first:bool, as_json:bool)->None:
     from og_project.lifecycle import ledger, registry
     config = settings()
     click.echo("recording the run in MLflow ...", err=as_json)
+    with registry.reached(config): before = [v.version for v in registry.versions(registry.client(config), config)]
     version = registry.register(config)
+    known = " before: nothing is new (after `og run train` comes `og run evaluate`)" if version.version in before else ""
     now = registry.champion(config)
     if promote_first and now is None:
         ledger.promote(config, version.version, "the first")
@@ -131,7 +133,7 @@ def register(promote_first:bool, as_json:bool)->None:
     metrics = json.loads(registry.only("metrics").read_text())
     lines = [f"\nQuality on the test months\n{quality_table(metrics)}\n",
              f"reports     {', '.join(str(p.relative_to(root())) for p in registry.products('nb').values())}",
-             f"model       {registry.only('model').relative_to(root())}, registered as {version.name} version {version.version}",
+             f"model       {registry.only('model').relative_to(root())}, registered as {version.name} version {version.version}{known}",
              f"champion    {f'version {now.version}' if now else f'none yet: og promote {version.version}'}"]
     lines.append(f"next        og gate    (compares it with version {now.version})" if now and now.version != version.version
                  else "next        make serve    (then open http://127.0.0.1:8080/docs)")

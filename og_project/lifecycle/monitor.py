@@ -311,6 +311,7 @@ class Monitor(Collector):
 def summary(report:Report)->str:
     "A report in lines for a terminal: the features that moved most first."
     head = f"version {report.version}: {report.rows:,} predictions in {report.hours:g} h, mean {report.mean:.4f}"
+    if report.rows < 1000: head += "\n(few: under a thousand, chance alone moves these numbers far)"
     lines = [f"  {d.feature or '(score)':24} PSI {d.psi:7.3f}   JS {d.jensen_shannon:6.3f}   missing {d.missing:6.1%} (was {d.missing_reference:.1%})"
              for d in sorted(report.drift, key=lambda d: -d.psi)]
     quality = "  ".join(f"{name} {value:.4g}" for name, value in report.quality.items())

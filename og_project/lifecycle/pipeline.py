@@ -198,7 +198,7 @@ def execute(
     try: papermill.execute_notebook(notebook, executed, parameters, engine_name="papermill", cwd=folder, log_output=False)
     except papermill.PapermillExecutionError as e:
         cell = "\n".join(f"    {line}" for line in e.source.splitlines())
-        raise StageError(f"{notebook.name}, cell {e.cell_index}, failed with {e.ename}: {e.evalue}\n{cell}\n"
+        raise StageError(f"{notebook.name} failed with {e.ename}: {e.evalue} in this cell:\n{cell}\n"
                          f"the half-executed notebook is {executed}") from None
     with replacing(report) as aside: aside.write_text(HTMLExporter().from_filename(str(executed))[0])
     executed.unlink()

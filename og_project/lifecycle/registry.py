@@ -238,9 +238,15 @@ def quality(tags:dict[str, str])->dict[str, float]: # Of a version -> metric -> 
     number = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?").fullmatch
     return {name: float(value) for name, value in tags.items() if number(value) and not name.startswith("verdict")}
 
+# %% ../../nbs/09_registry.ipynb #6fb696df
 def versioned(config:Settings, version:str)->ModelVersion: # "3"
-    "A version by its number. Raises `RegistryError` if there is none."
-    with reached(config): return client(config).get_model_version(config.mlflow.model, version)
+    "A version by its number. Raises `RegistryError`, which names those that there are."
+    with reached(config):
+        try: return client(config).get_model_version(config.mlflow.model, version)
+        except MlflowException as e:
+            if e.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"): raise
+            known = ", ".join(str(v.version) for v in versions(client(config), config))
+    raise RegistryError(f"{config.mlflow.model} has no version {version}; it has {known or 'none yet: og register'}")
 
 def point(
     config:Settings,

@@ -94,7 +94,7 @@ def reliability(
     target:np.ndarray,      # (n,) bool
     probability:np.ndarray, # (n,)
     bins:int=10,
-)->pa.Table: # "predicted", "observed", "flights": a row for each group of equal size
+)->pa.Table: # "predicted", "observed", "rows": a row for each group of equal size
     "Mean probability and share of positives, by groups of probability."
     order = np.argsort(probability, kind="stable")
     groups = np.array_split(order, bins)
