@@ -176,7 +176,7 @@ def test_every_metric_is_documented_and_named_by_convention(client):
         assert all(f"`{label}`" in docs for label in labels) and meaning
         assert name.endswith("_total") == (kind.__name__ == "Counter")
         assert name.removesuffix("_total") in shown
-        units = ("seconds", "bytes", "total", "records", "ready", "reachable", "files", "segments", "active")
+        units = ("seconds", "bytes", "total", "records", "ready", "reachable", "files", "segments", "active", "fresh")
         assert name.split("_")[-1] in units, f"{name} has no unit"
 
 
