@@ -2,7 +2,7 @@
 
 Airflow has an environment of its own with nothing of the project in it: this file reads the graph, and each task calls `og`.
 What to set for Airflow's processes (docs/retraining.md): PROJECT_DIR, the checkout; PROJECT_OG, the command that is `og` there (".venv/bin/og", the
-default, or "./setup.sh og" for the project's image in Docker); SERVICE_URL, to check the service after a promotion."""
+default, or "./setup.sh og" for the project's image in Docker); SERVICE_URL, to check the service after a promotion; MODELS_URL, MLflow's page."""
 import os
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from airflow.sdk import DAG, Param
 PROJECT = Path(os.environ.get("PROJECT_DIR", Path(__file__).parent)).resolve()
 OG, SERVICE = f"cd {PROJECT} && {os.environ.get('PROJECT_OG', '.venv/bin/og')}", os.environ.get("SERVICE_URL")
 STAGES = {stage["name"]: stage for stage in yaml.safe_load((PROJECT / "pipeline.yaml").read_text())["tasks"]}
-UNTIL = "{{ params.until or (logical_date or dag_run.run_after) | ds }}"  # nothing at or after this day is seen
+UNTIL = "{{ params.until or (dag_run.logical_date or dag_run.run_after) | ds }}"  # nothing at or after this day is seen
 SCHEDULE = os.environ.get("RETRAIN_SCHEDULE", "@monthly")  # `none`: by hand and by alert only
 REFUSED = 3  # `og gate`'s exit code for no
 
@@ -28,7 +28,7 @@ def task(name: str, verb: str, **more) -> BashOperator:
 
 with DAG(
     "retrain",
-    doc_md=__doc__,
+    doc_md=f"{__doc__}\n\n[Models, with their runs and reports]({os.environ['MODELS_URL']})" if "MODELS_URL" in os.environ else __doc__,
     schedule=None if SCHEDULE == "none" else SCHEDULE,
     start_date=datetime(2026, 1, 1),
     catchup=False,
@@ -45,6 +45,7 @@ with DAG(
     promote = task("promote", "promote --reason 'retrained by {{ run_id }}'", retries=0)
     list(stages.values()) >> register >> gate >> promote
     if SERVICE:
-        check = task("check", f"smoke --url {SERVICE} --version champion --watch {os.environ.get('SERVICE_WATCH_SECONDS', 30)}", retries=0)
-        rollback = task("rollback", "rollback --reason 'the check after {{ run_id }} failed'", trigger_rule="one_failed")
-        promote >> check >> rollback
+        # One task, so that nothing but a failed check rolls back, and the run that had to is a failed one
+        look = f"smoke --url {SERVICE} --version champion --watch {os.environ.get('SERVICE_WATCH_SECONDS', 30)}"
+        back = f"{OG} rollback --reason 'the check after {{{{ run_id }}}} failed'"
+        promote >> task("check", f"{look} || {{ {back}; exit 1; }}", retries=0)

@@ -37,22 +37,27 @@ load_env() { # the environment wins, then .env, then config.env
       if [[ $name =~ ^[A-Z0-9_]+$ && -z ${!name+set} ]]; then value=${value#[\'\"]}; export "$name=${value%[\'\"]}"; fi
     done < <(tac "$file") # of two lines for a name the last one holds
   done
+  ALERTMANAGER_YML=$(<monitoring/alertmanager.yml)
+  [[ -n $AIRFLOW_URL || $COMPOSE_PROFILES == *airflow* ]] || ALERTMANAGER_YML=$(sed '/action="retrain"/,/continue: true/d' <<<"$ALERTMANAGER_YML")
+  if [ -n "$ALERT_URL" ]; then ALERTMANAGER_YML=${ALERTMANAGER_YML//\$\{ALERT_URL\}/"$ALERT_URL"}; else ALERTMANAGER_YML=$(sed '/ALERT_URL/d' <<<"$ALERTMANAGER_YML"); fi
+  export ALERTMANAGER_YML
   stamp
   if [[ $STORE_HOST == clickhouse:* ]]; then SERVERS=(clickhouse); else SERVERS=(); ABSENT=(--scale clickhouse=0); fi
   if [[ $MLFLOW_URL == http://mlflow:* ]]; then SERVERS+=(postgres s3 mlflow); else ABSENT+=(--scale postgres=0 --scale s3=0 --scale mlflow=0); fi
-  if [ -n "$ALERT_URL" ]; then ALERTMANAGER_YML=$(sed "s|\${ALERT_URL}|$ALERT_URL|" monitoring/alertmanager.yml); else ALERTMANAGER_YML=$(sed '/ALERT_URL/d' monitoring/alertmanager.yml); fi
-  export ALERTMANAGER_YML
 }
-stamp() { # a container whose files have changed is replaced
+stamp() { # a container whose files, or keys that it reads as files, have changed is replaced
   PROXY_FILES=$({ cat monitoring/haproxy.cfg secrets/tls.pem 2>/dev/null || true; } | sha256sum | cut -c1-12)
-  WATCH_FILES=$(find monitoring -type f -name '*.[ycj]*' -not -name 'haproxy.cfg' -not -name '*.py*' -print0 | sort -z | xargs -0 cat | sha256sum | cut -c1-12)
-  export PROXY_FILES WATCH_FILES
+  WATCH_FILES=$({ echo "$ALERTMANAGER_YML ${TRIGGER_KEY:-} ${METRICS_KEY:-}"
+    find monitoring -type f -name '*.[ycj]*' -not -name 'haproxy.cfg' -not -name '*.py*' -print0 | sort -z | xargs -0 cat; } | sha256sum | cut -c1-12)
+  STORAGE_KEYS=$(echo "${S3_ADMIN_SECRET:-} ${S3_MLFLOW_SECRET:-} ${S3_DVC_SECRET:-}" | sha256sum | cut -c1-12)
+  export PROXY_FILES WATCH_FILES STORAGE_KEYS
 }
 keep() { # NAME VALUE: write a value into .env in the place of the one before
   local rest; rest=$(grep -v "^$1=" .env || true)
   (umask 077; printf "%s\n%s='%s'\n" "$rest" "$1" "$2" | sed '/^$/d' >.env.new)
   mv .env.new .env; export "$1=$2"
 }
+kept() { cat config.env .env | sed -n "s/^$1=['\"]\?\([^'\"]*\).*/\1/p" | tail -n 1; } # NAME: its value there, whatever the environment says
 once() { [ -n "${!1:-}" ] || keep "$1" "$2"; }
 random() { openssl rand -hex 24; }
 
@@ -75,10 +80,13 @@ need() {
   for tool in docker openssl curl; do command -v "$tool" >/dev/null || missing+=("$tool"); done
   [ ${#missing[@]} = 0 ] || fail "missing: ${missing[*]}. Install them with your system's package manager."
   docker info >/dev/null 2>&1 || fail "no Docker engine answers: start it, or set DOCKER_HOST, or join the group docker."
-  compose version >/dev/null 2>&1 || fail "Docker Compose v2.23 or newer is missing (the plugin, or docker-compose on the PATH)."
+  local has; has=$(compose version --short 2>/dev/null | tr -d v || true)
+  [ "$(printf '%s\n' 2.24 "$has" | sort -V | head -n 1)" = 2.24 ] || fail "Docker Compose 2.24 or newer is needed (the plugin, or docker-compose on the PATH); here is ${has:-none}."
   DOCKER_BUILDKIT=1 docker build --help >/dev/null 2>&1 || fail "Docker cannot build images with BuildKit: its plugin buildx is missing (on Debian the package docker-buildx)."
-  local free; free=$(df -Pk . | awk 'NR == 2 {print int($4 / 1048576)}')
-  [ "$free" -ge 10 ] || fail "only $free GB free here; images and data need 10."
+  local place=$DOCKER_DATA free; [ -d "$place" ] || place=.
+  free=$(df -Pk "$place" | awk 'NR == 2 {print int($4 / 1048576)}')
+  [ "$free" -ge 10 ] || if [ -n "$(standing)" ]; then echo "only $free GB free in $place: docs/runbook.md#diskfull" >&2
+    else fail "only $free GB free in $place; images and data need 10."; fi
 }
 
 build() { # TAG
@@ -118,7 +126,8 @@ certificate() { # an authority of this installation, and a certificate of it for
   local names="DNS:$PROXY_NAME,DNS:localhost,IP:127.0.0.1"
   for host in $HOSTS; do if [[ $host =~ ^[0-9.:]+$ ]]; then names+=",IP:$host"; else names+=",DNS:$host"; fi; done
   (umask 077; cd secrets
-   openssl x509 -pubkey -noout -in ca.pem 2>/dev/null | cmp -s - <(openssl pkey -pubout -in ca.key 2>/dev/null) || # the authority stays if its key is here
+   # the authority stays if its key is here, and it is valid for the time of the certificate
+   { openssl x509 -checkend 71280000 -noout -in ca.pem && openssl x509 -pubkey -noout -in ca.pem | cmp -s - <(openssl pkey -pubout -in ca.key); } >/dev/null 2>&1 ||
    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1825 -subj "/CN=$PROJECT authority" -keyout ca.key -out ca.pem 2>/dev/null
    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$PROJECT" -keyout tls.key -out tls.csr 2>/dev/null
    openssl x509 -req -in tls.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 825 -extfile <(echo "subjectAltName=$names") -out tls.crt 2>/dev/null
@@ -126,8 +135,15 @@ certificate() { # an authority of this installation, and a certificate of it for
   chmod 644 secrets/ca.pem
 }
 
+trust() { # IMAGE:TAG: what our containers trust: the authorities of the image, the proxy's, and those of your own servers
+  (umask 022; { docker run --rm --entrypoint cat "$1" /etc/ssl/certs/ca-certificates.crt; cat secrets/ca.pem; cat secrets/own-ca.pem 2>/dev/null || true; } >secrets/trust.new)
+  cmp -s secrets/trust.new secrets/trust.pem || cat secrets/trust.new >secrets/trust.pem; rm secrets/trust.new; chmod 644 secrets/trust.pem
+}
+
 champion() { # its version, or nothing
-  curl -sf "${MLFLOW_URL/http:\/\/mlflow:5000/http://127.0.0.1:$MLFLOW_PORT}/api/2.0/mlflow/registered-models/alias?name=og_project&alias=champion" | sed -n 's/.*"version": *"\([0-9]*\)".*/\1/p'
+  local login=${MLFLOW_TRACKING_USERNAME:+"user = \"$MLFLOW_TRACKING_USERNAME:${MLFLOW_TRACKING_PASSWORD:-}\""}
+  curl -sf -K - --cacert secrets/trust.pem <<<"$login" \
+    "${MLFLOW_URL/http:\/\/mlflow:5000/http://127.0.0.1:$MLFLOW_PORT}/api/2.0/mlflow/registered-models/alias?name=$MODEL&alias=champion" | sed -n 's/.*"version": *"\([0-9]*\)".*/\1/p'
 }
 
 first_model() {
@@ -160,10 +176,11 @@ seen_now() { seen_by_proxy "$1" 1; }
 smoke() { job pipeline smoke --url "https://$PROXY_NAME:8443" "$@"; } # named, for images that do not know SERVICE_URL yet
 
 up() {
-  need; touch .env; load_env
+  touch .env; load_env; need
   say "Images $IMAGE:${TAG:=$(commit)}"; build "$TAG"
-  grep -qx "TAG='$TAG'" .env || keep TAG "$TAG"
-  secrets
+  [ "$(kept TAG)" = "$TAG" ] || keep TAG "$TAG"
+  [ "$(kept IMAGE)" = "$IMAGE" ] || keep IMAGE "$IMAGE"
+  secrets; trust "$IMAGE:$TAG"
   compose config -q
   docker run --rm -e "OG_CONTOUR=$CONTOUR" --entrypoint python "$IMAGE:$TAG" -c 'from og_project.config import settings; settings()'
   say "Servers: ${SERVERS[*]:-yours}"
@@ -193,8 +210,8 @@ status() {
 TEXT
 }
 
-replace() { # TAG: each replica in turn, the next one only when this one answers
-  export TAG=$1
+replace() { # IMAGE TAG: each replica in turn, the next one only when this one answers
+  export IMAGE=$1 TAG=$2
   for replica in "${REPLICAS[@]}"; do
     echo "$replica: $IMAGE:$TAG"
     if ! { renew "$replica" && job pipeline smoke --url "http://$replica:8080"; }; then compose logs --no-log-prefix --tail 20 "$replica" >&2; return 1; fi
@@ -202,51 +219,58 @@ replace() { # TAG: each replica in turn, the next one only when this one answers
   smoke --watch "${WATCH_SECONDS:-10}"
 }
 
-upgrade() {
-  need; load_env
-  local new=${1:-$(commit)} old=${TAG:?nothing runs yet: ./setup.sh}
+upgrade() { # [TAG]
+  load_env; need
+  local new=${1:-$(commit)} old=${TAG:?nothing runs yet: ./setup.sh} of=$IMAGE was; was=$(kept IMAGE) # CI may name another IMAGE than the one that runs
   [ -n "$(standing)" ] || fail "nothing runs: ./setup.sh"
-  [ "$new" != "$old" ] || fail "$new runs already; check out another commit, or name a tag"
-  build "$new"
-  say "From $old to $new"
+  [ "$of:$new" != "$was:$old" ] || fail "$new runs already; check out another commit, or name a tag"
+  build "$new"; trust "$was:$old"
+  say "From $was:$old to $of:$new"
   TAG=$new job admin tables --users || fail "the tables cannot be made ready for $new; nothing was replaced"
-  if replace "$new"; then
-    keep TAG "$new"; keep PREVIOUS_TAG "$old"
+  if replace "$of" "$new"; then
+    keep IMAGE "$of"; keep TAG "$new"; keep PREVIOUS_IMAGE "$was"; keep PREVIOUS_TAG "$old"
     compose up -d --wait "${ABSENT[@]}"
     say "$new serves; back: ./setup.sh rollback"
   else
     say "$new fails; going back to $old"
-    replace "$old" || fail "and $old does not answer either: ./setup.sh doctor"
+    replace "$was" "$old" || fail "and $old does not answer either: ./setup.sh doctor"
     fail "$new was not taken; $old serves. The logs of the replicas above say why."
   fi
 }
 
+rollback() {
+  load_env; [ -n "${PREVIOUS_TAG:-}" ] || fail "there was no upgrade yet"
+  export IMAGE=${PREVIOUS_IMAGE:-$IMAGE}; upgrade "$PREVIOUS_TAG"
+}
+
 doctor() {
-  need; load_env; local bad=0
+  load_env; need; local bad=0 renew="put the new one into secrets/tls.pem; ./setup.sh"
+  ! openssl x509 -issuer -noout -in secrets/tls.pem 2>/dev/null | grep -q "$PROJECT authority" || renew="rm secrets/tls.pem; ./setup.sh"
   check() { # WHAT, WHAT TO DO, COMMAND...
     if "${@:3}" >/dev/null 2>&1; then printf '  ok    %s\n' "$1"; else printf '  BAD   %s\n        %s\n' "$1" "$2"; bad=1; fi
   }
   none() { [ -z "$("$@")" ]; }
   check ".env is there, for its owner only" "./setup.sh makes it; chmod 600 .env" test "$(stat -c %a .env 2>/dev/null)" = 600
   check "compose files are valid" "docker compose config -q says what is not" compose config -q
-  check "the certificate is valid for 30 days" "rm secrets/tls.pem; ./setup.sh" openssl x509 -checkend 2592000 -noout -in secrets/tls.pem
+  check "the certificate is valid for 30 days" "$renew" openssl x509 -checkend 2592000 -noout -in secrets/tls.pem
   check "every container runs and is healthy" "./setup.sh status, ./setup.sh logs NAME" none compose ps --all --status exited --status dead --status restarting -q
   check "every replica gets traffic" "./setup.sh logs api-1; docs/runbook.md#replicadown" each_replica seen_now
   check "there is a champion" "./setup.sh og register --promote-first" test -n "$(champion)"
   check "the proxy answers with its certificate" "./setup.sh logs proxy" curl -sf --cacert secrets/ca.pem --connect-to "$PROXY_NAME:$PORT:127.0.0.1:$PORT" "https://$PROXY_NAME:$PORT/health/ready"
   local firing; firing=$(curl -s "http://127.0.0.1:$ALERTMANAGER_PORT/api/v2/alerts?active=true" | grep -o '"alertname":"[^"]*"' | sort -u | cut -d'"' -f4 | xargs || true)
   check "no alert fires" "${firing:-Alertmanager does not answer}: docs/runbook.md, http://127.0.0.1:$ALERTMANAGER_PORT" bash -c "curl -sf http://127.0.0.1:$ALERTMANAGER_PORT/api/v2/alerts?active=true | grep -q '^\[\]'"
+  [ -n "$ALERT_URL" ] || echo "  note  alerts are only shown: ALERT_URL names nobody who is told"
   check "a prediction is answered and recorded" "./setup.sh og smoke says what is missing" smoke
   return $bad
 }
 
 deploy() { # TAG
-  load_env; touch .env; keep IMAGE "$IMAGE"
-  if [ -n "$(standing)" ] && [ "$1" != "${TAG:-}" ]; then upgrade "$1"; else export TAG=$1; up; fi
+  touch .env; load_env
+  if [ -n "$(standing)" ] && [ "$IMAGE:$1" != "$(kept IMAGE):${TAG:-}" ]; then upgrade "$1"; else export TAG=$1; up; fi
 }
 
 acceptance() {
-  need; load_env; mkdir -p reports
+  load_env; need; mkdir -p reports
   local files=() file status=0 name="$PROJECT-acceptance"
   for file in $(tr : ' ' <<<"${COMPOSE_FILE:-docker-compose.yml}") docker-compose-test.yml; do files+=(-f "$file"); done
   docker rm -f "$name" >/dev/null 2>&1 || true
@@ -261,7 +285,7 @@ case "${1:-up}" in
   logs) load_env; compose logs -f --tail 100 "${@:2}" ;;
   upgrade) upgrade "${2:-}" ;;
   deploy) deploy "${2:?which tag?}" ;;
-  rollback) load_env; [ -n "${PREVIOUS_TAG:-}" ] || fail "there was no upgrade yet"; upgrade "$PREVIOUS_TAG" ;;
+  rollback) rollback ;;
   og) load_env; if [ "${2:-}" = key ]; then og_key "${@:3}"; else compose run --rm --no-deps pipeline "${@:2}"; fi ;;
   sql) load_env; job --entrypoint python pipeline -c 'import sys; from og_project.config import settings; from og_project.store import query, store_of
 print(query(store_of(settings()), sys.argv[1]).to_pandas().to_string())' "${2:?which query?}" ;;

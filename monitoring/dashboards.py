@@ -19,7 +19,8 @@ BLKIO = "docker_container_blkio_io_service_bytes_recursive"
 HEALTH: dict[str, list[Panel]] = {
     "What callers see": [
         ("Requests", "reqps", {"{{route}} {{status}}": "service:requests:rate5m"}),
-        ("Latency of a prediction", "s", {"half are faster": "service:latency:p50_5m", "99 of 100 are faster": "service:latency:p99_5m"}),
+        ("Latency of a prediction", "s", {"mean": "service:latency:mean_5m",
+                                               "half are faster": "service:latency:p50_5m", "99 of 100 are faster": "service:latency:p99_5m"}),
         ("Share of errors at the door", "percentunit", {"5xx": "proxy:errors:ratio5m"}),
         ("Replicas", "short", {"{{server}} ready": 'haproxy_server_status{proxy="api",state="UP"}',
                                "{{instance}} requests under way": "og_http_requests_active"}),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,18 @@ def test_production_is_deployed_by_hand_from_the_default_branch_one_at_a_time():
         (rule,) = JOBS[name]["rules"]
         assert rule["when"] == "manual" and rule["if"] == "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH"
         assert JOBS[name]["resource_group"] == "production" and JOBS[name]["environment"]["name"] == "production"
+
+
+def test_what_is_delivered_is_tested_before_and_named_as_setup_sh_names_it():
+    (tested,), (delivered,) = SPEC[".code"], SPEC[".image"]
+    assert set(delivered["changes"]) <= set(tested["changes"]) and "config.env" in delivered["changes"]
+    script = JOBS["build-image"]["script"][0]
+    fake = 'docker() { for word; do case "$word" in registry*) echo "$1 $word" ;; VERSION=* | COMMIT=*) echo "$word" ;; esac; done; }'
+    env = {"PATH": os.environ["PATH"], "CI_REGISTRY_IMAGE": "registry.invalid/og", "CI_COMMIT_SHORT_SHA": "abc", "CI_COMMIT_SHA": "abcdef"}
+    done = subprocess.run(["sh", "-euc", f"{fake}\n{script}"], cwd=root(), env=env, capture_output=True, text=True, check=True)
+    pushed = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("push")}
+    assert pushed == {f"registry.invalid/og/service{target}:{tag}" for target in ("", "-pipeline", "-airflow") for tag in ("abc", "latest")}
+    assert done.stdout.count("COMMIT=abcdef") == 3 and done.stdout.count(f"VERSION={version('og_project')}") == 3
 
 
 def git(project: Project, *command: str) -> None:
@@ -147,6 +160,7 @@ def host(checkout, tmp_path) -> Iterator[Host]:
     for name, script in (("apk", "#!/bin/sh\n"), ("ssh", ssh)):
         (tmp_path / "bin" / name).write_text(script)
         (tmp_path / "bin" / name).chmod(0o755)
+    # GitLab's registry takes images below the project's name, and no others
     given = {"DEPLOY_TO": f"{getpass.getuser()}@127.0.0.1", "DEPLOY_FOLDER": tmp_path / "host", "DEPLOY_KEY": tmp_path / "id",
              "DEPLOY_KNOWN_HOSTS": tmp_path / "known", "SERVICE_HOST": "127.0.0.1", "CI_REGISTRY_IMAGE": "registry.invalid/og"}
     options = [part for name, value in given.items() for part in ("--variable", f"{name}={value}")]
@@ -166,7 +180,7 @@ def host(checkout, tmp_path) -> Iterator[Host]:
 @needs_local
 def test_a_deployment_goes_over_ssh_and_a_bad_one_goes_back(host):
     short = host.checkout.run("git", "rev-parse", "--short=8", "HEAD").stdout.strip()
-    of = "registry.invalid/og "
+    of = "registry.invalid/og/service "
     host.job("deploy-test")
     assert host.said() == [of + f"deploy {short}", of + "test"]
     host.job("watch-test")
@@ -189,8 +203,12 @@ def test_a_host_that_is_not_the_known_one_is_told_nothing(host):
 
 
 @pytest.mark.skipif("STACK" not in os.environ, reason="STACK says that a Docker engine is there")
+@pytest.mark.parametrize("job, merge_request", [("secrets", False), ("tests", True)])
 @pytest.mark.slow
 @needs_local
-def test_a_job_passes_in_a_container(checkout):
-    said = local(checkout, "change", "--pull-policy", "if-not-present", "--helper-image", "python:3.11", "secrets")
-    assert "PASS  secrets" in said, said[-3000:]
+def test_a_job_passes_in_a_container(checkout, job, merge_request):
+    few = ["--variable", "PYTEST_ADDOPTS=tests/test_style.py tests/test_validation.py"]  # all of them are what `make test` runs
+    said = local(checkout, "change", "--pull-policy", "if-not-present", "--helper-image", "python:3.11", *few, job, merge_request=merge_request)
+    assert f"PASS  {job}" in said, said[-3000:]
+    if job == "tests":
+        assert all(list(checkout.folder.rglob(f"reports/{report}")) for report in ("junit.xml", "coverage.xml"))

@@ -1,14 +1,17 @@
 """The serving image in a real Docker engine: as small a set of rights as it can have, and it still answers.
 
 Needs an engine (`docker info`) and python:3.11-slim, from a registry or local; `make image-test` builds the image and runs this."""
+import json
 import os
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
 import pytest
 from conftest import free_port, model_folder, wait_until
 
+from og_project.config import root
 from og_project.data.contract import EXAMPLE
 from og_project.model import estimator
 from og_project.serving.guard import new_key
@@ -84,8 +87,9 @@ def test_a_killed_container_loses_no_answered_prediction(container, volumes):
 
 
 def test_it_says_what_it_is_and_holds_no_secret():
-    labels = docker("inspect", "-f", "{{json .Config.Labels}}", IMAGE)
-    assert "org.opencontainers.image.revision" in labels and "org.opencontainers.image.version" in labels
+    labels = json.loads(docker("inspect", "-f", "{{json .Config.Labels}}", IMAGE))
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root(), capture_output=True, text=True, check=True).stdout.strip()
+    assert labels["org.opencontainers.image.revision"] == head and labels["org.opencontainers.image.version"] == version("og_project")
     told = docker("history", "--no-trunc", IMAGE) + docker("inspect", "-f", "{{json .Config.Env}}", IMAGE)
     assert not any(word in told.lower() for word in ("password", "secret", "token", "key="))
 

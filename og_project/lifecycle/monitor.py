@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from ..config import ProjectError, Settings, root
 from ..data.contract import Answer, Record
-from .ledger import changes
+from .ledger import changes, promoted
 from .registry import RegistryError, champion, client, fetch, quality, reached, versions
 from ..store import Store, properties, query
 
@@ -171,14 +171,14 @@ def watched_model(config:Settings)->Model:
     return (str(now.version), json.loads(path.read_text()), quality(now.tags)) if path.exists() else None
 
 def lifecycle(config:Settings, store:Store)->dict[str, float]: # `store` has the ledger in it
-    "When a model was last made, let through, and promoted: seconds since 1970; nothing while the registry is away. Raises `StoreError`."
+    "When a model was last made, made for good (promoted, not rolled back), and promoted, in seconds since 1970. Raises `StoreError`."
     try:
         with reached(config): known = versions(client(config), config)
     except RegistryError: return {} # it has a metric of its own
-    passed = [v for v in known if v.tags.get("verdict") in ("passed", None)]
     past = changes(config, store)
+    good = promoted(past)
     born = lambda found: found[0].creation_timestamp / 1000 if found else 0
-    return {"last_registered": born(known), "last_success": born(passed),
+    return {"last_registered": born(known), "last_success": born([v for v in known if str(v.version) in good]),
             "last_promotion": past[-1].at.timestamp() if past else 0, "promotions": len(past),
             "last_verdict": float(known[0].tags.get("verdict") != "refused") if known else 1}
 

@@ -213,6 +213,7 @@ def register(config:Settings)->ModelVersion:
         if known: return known[0]
         report = products("nb")[next(iter(products("metrics")))].name # of the stage that measures quality, an artifact of its nested run
         about = {"git_commit": commit(), "report": report, "data_sha256": data_hash(), "fingerprint": fingerprint, "until": str(made_with()["until"])}
+        if by := os.environ.get("RUN_ID"): about["made_by"] = f"run {by}" # the scheduler's, which its lines in the logs name, too
         run = record(mlflow, config, about)
         with suppress_existing(): mlflow.create_registered_model(config.mlflow.model)
         tags = about | {name: f"{value:.6g}" for name, value in run.data.metrics.items()}

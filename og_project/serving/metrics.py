@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +61,7 @@ METRICS |= {
     "og_worker_cpu_seconds": (Gauge, "CPU time of a worker since its start", (), {"multiprocess_mode": "liveall"}),
     "og_worker_memory_bytes": (Gauge, "Resident memory of a worker", (), {"multiprocess_mode": "liveall"}),
     "og_worker_open_files": (Gauge, "Open files and sockets of a worker", (), {"multiprocess_mode": "liveall"}),
+    "og_start_time_seconds": (Gauge, "When the service began", (), {"multiprocess_mode": "min"}),
     "og_disk_free_bytes": (Gauge, "Free space where the journal lies", (), {"multiprocess_mode": "mostrecent"}),
 }
 
@@ -75,6 +77,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.of = {name: kind(name, text, labels, registry=self.registry, **more) for name, (kind, text, labels, more) in METRICS.items()}
         self.routes: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self["og_start_time_seconds"].set(time.time())
 
     def __getitem__(self, name:str)->Any: return self.of[name]
 
