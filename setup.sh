@@ -244,15 +244,15 @@ rollback() {
 }
 
 doctor() {
-  load_env; need; local bad=0 renew="put the new one into secrets/tls.pem; ./setup.sh"
-  ! openssl x509 -issuer -noout -in secrets/tls.pem 2>/dev/null | grep -q "$PROJECT authority" || renew="rm secrets/tls.pem; ./setup.sh"
+  load_env; need; local bad=0 anew="put the new one into secrets/tls.pem; ./setup.sh"
+  ! openssl x509 -issuer -noout -in secrets/tls.pem 2>/dev/null | grep -q "$PROJECT authority" || anew="rm secrets/tls.pem; ./setup.sh"
   check() { # WHAT, WHAT TO DO, COMMAND...
     if "${@:3}" >/dev/null 2>&1; then printf '  ok    %s\n' "$1"; else printf '  BAD   %s\n        %s\n' "$1" "$2"; bad=1; fi
   }
   none() { [ -z "$("$@")" ]; }
   check ".env is there, for its owner only" "./setup.sh makes it; chmod 600 .env" test "$(stat -c %a .env 2>/dev/null)" = 600
   check "compose files are valid" "docker compose config -q says what is not" compose config -q
-  check "the certificate is valid for 30 days" "$renew" openssl x509 -checkend 2592000 -noout -in secrets/tls.pem
+  check "the certificate is valid for 30 days" "$anew" openssl x509 -checkend 2592000 -noout -in secrets/tls.pem
   check "every container runs and is healthy" "./setup.sh status, ./setup.sh logs NAME" none compose ps --all --status exited --status dead --status restarting -q
   check "every replica gets traffic" "./setup.sh logs api-1; docs/runbook.md#replicadown" each_replica seen_now
   check "there is a champion" "./setup.sh og register --promote-first" test -n "$(champion)"
