@@ -131,7 +131,8 @@ class Stack:
         assert load.acknowledged
         rows = lambda: self.query(f"SELECT prediction_id FROM predictions WHERE request_id = '{load.name}'").split()  # noqa: E731
         wait_until(lambda: set(load.acknowledged) <= set(rows()), seconds=seconds)
-        assert len(rows()) == len(set(rows()))
+        found = rows()  # once: what a killed replica recorded and could not answer may still be on its way
+        assert len(found) == len(set(found))
 
 
 @pytest.fixture(scope="module")
@@ -334,11 +335,12 @@ def test_an_upgrade_costs_no_request_and_goes_back_when_it_fails_or_is_told_to(s
         stack.setup("deploy", "next", IMAGE=image)
         assert running_images(stack) == [f"{image}:next healthy"] * 2
         assert [stack.values()[name] for name in ("IMAGE", "TAG", "PREVIOUS_IMAGE", "PREVIOUS_TAG")] == [image, "next", "og-project", old]
-        make("broken", "ENV OG_SERVE__MAX_BODY_MB=0.00001")  # is ready, and refuses what it is asked
-        said = stack.setup("upgrade", "broken", check=False)
-        assert "/predict answers 413" in said and "going back to next" in said and "was not taken" in said
-        assert running_images(stack) == [f"{image}:next healthy"] * 2 and stack.values()["TAG"] == "next"
         assert f"there is no image {image}:a-typo" in stack.setup("upgrade", "a-typo", check=False)
+    make("broken", "ENV OG_SERVE__MAX_BODY_MB=0.00001")  # says that it is ready, so it is asked, and refuses: no caller is spared that
+    said = stack.setup("upgrade", "broken", check=False)
+    assert "/predict answers 413" in said and "going back to next" in said and "was not taken" in said
+    assert running_images(stack) == [f"{image}:next healthy"] * 2 and stack.values()["TAG"] == "next"
+    with stack.unharmed():
         stack.setup("rollback", IMAGE=image)
     assert running_images(stack) == [f"og-project:{old} healthy"] * 2 and stack.values()["PREVIOUS_TAG"] == "next"
 
