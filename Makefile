@@ -103,7 +103,7 @@ lab: setup ## open JupyterLab on the notebooks
 mlflow: setup ## open the tracking page on 127.0.0.1:5000
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000 --workers 1
 
-bench: pipeline ## measure: pipeline overhead, growth, what helped the model, the service beside others, the monitor (docs/benchmarks.md)
+bench: pipeline ## measure: pipeline overhead, growth, what helped the model, the service beside others, the monitor (docs/benchmarks.md; what needs Docker: bench/image.py, bench/stack.py)
 	@$(BIN)/python bench/pipeline.py
 	@$(BIN)/python bench/growth.py
 	@$(BIN)/python bench/ablation.py
