@@ -44,7 +44,7 @@ class Airflow:
         return self.api.get(f"/api/v2/dags/retrain/dagRuns/{name}").json()["state"]
 
     def ended(self, name: str) -> str:
-        wait_until(lambda: self.state(name) in ENDED, seconds=400)
+        wait_until(lambda: self.state(name) in ENDED, seconds=600)
         return self.state(name)
 
     def tasks(self, name: str) -> dict[str, dict]:
