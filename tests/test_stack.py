@@ -111,7 +111,7 @@ class Stack:
                 thread.join()
 
     @contextmanager
-    def unharmed(self, callers: int = 3, pause: float = 0.02, cut: int = 0) -> Iterator[Load]:
+    def unharmed(self, callers: int = 3, pause: float = 0.05, cut: int = 0) -> Iterator[Load]:
         "Callers go on while the block does its harm: none of their requests fails (so many answers may be cut), and each prediction is kept once."
         with self.load(callers, pause) as load:
             time.sleep(2)
