@@ -26,6 +26,7 @@ def setup(folder: Path, *words: str, tools: tuple[str, ...] = (), **env: str) ->
 def test_help_names_every_verb_and_an_unknown_one_is_a_wrong_call(tmp_path):
     text = (root() / "setup.sh").read_text()
     verbs = [line.split(")")[0].strip() for line in text[text.rindex("case "):].splitlines()[1:] if ")" in line and not line.startswith("print")]
+    assert {"up", "upgrade", "rollback", "down"} <= set(verbs)
     told = setup(tmp_path / "a", "--help")
     assert told.returncode == 0 and all(f"\n  {verb}" in told.stdout for verb in verbs if verb.isalpha()), verbs
     assert setup(tmp_path / "b", "no-such-verb").returncode == 2
