@@ -2,6 +2,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,6 @@ def test_an_engine_that_is_away_or_a_compose_that_is_old_is_named(tmp_path, scri
 
 
 def test_without_secrets_compose_starts_nothing():
-    env = {"PATH": os.environ["PATH"], "HOME": "/"}
+    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": "/"}
     done = subprocess.run(["docker-compose", "--env-file", "/dev/null", "config", "-q"], cwd=root(), env=env, capture_output=True, text=True)
     assert done.returncode != 0 and "run ./setup.sh" in done.stderr
