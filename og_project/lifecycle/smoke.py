@@ -70,9 +70,12 @@ def all_serve(url:str, version:str|None)->str:
 
 def smoke(url:str, key:str="", version:str|None=None, store:Store|None=None, seconds:float=60)->dict[str, Any]: # `None`: any; is not looked at
     "Wait until the service is ready with a version, ask it, find the answer recorded. Raises `SmokeError`, `StoreError`."
+    found: dict[str, Any] = {}
+    def answers()->str: # of several replicas, another one may answer, which has not taken the version yet
+        found.update(predicts(url, key))
+        return "" if version in (None, found["model_version"]) else f"version {found['model_version']} answered at {url}, not {version}"
     wait(lambda: all_serve(url, version), seconds)
-    found = predicts(url, key)
-    if version not in (None, found["model_version"]): raise SmokeError(f"version {found['model_version']} answered at {url}, not {version}")
+    wait(answers, seconds)
     if store: wait(lambda: recorded(store, found["id"]), seconds)
     return found
 
