@@ -62,6 +62,7 @@ def recorded(store:Store, id:str)->str:
     rows = query(store, "SELECT count() AS rows FROM predictions WHERE prediction_id = {id:String}", {"id": id})["rows"][0].as_py()
     return "" if rows == 1 else f"prediction {id} is {rows} times in the store at {store.place}"
 
+# %% ../../nbs/12a_smoke.ipynb #e9a1c4b7
 IN_A_ROW = 6 # a proxy asks its replicas in turn, so that each of them has said it
 
 def all_serve(url:str, version:str|None)->str:
