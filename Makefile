@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN    := .venv/bin
 UV      = $(shell command -v uv || echo $(BIN)/uv)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# nobody phones home; a stage is a process of its own, so byte code pays
+# a stage is a process of its own, so byte code pays: its start takes a third of the time
+unexport PYTHONDONTWRITEBYTECODE
+# nobody phones home
 export PLOOMBER_STATS_ENABLED = false
 export MLFLOW_DISABLE_TELEMETRY = true
 export DVC_NO_ANALYTICS = true
@@ -32,7 +34,7 @@ pipeline: setup ## run the main job: data, features, model, report, a registered
 
 test: setup ## pass every test (minutes; `pytest -m "not slow"` for the quick ones)
 	@$(BIN)/nbdev_test --n_workers 2
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 DOCKER ?= docker
 IMAGE  ?= og-project:$(shell git rev-parse --short HEAD)
@@ -53,7 +55,7 @@ airflow-test: setup ## retrain on a real Airflow, in an environment of its own (
 
 gitlab-test: setup ## run the jobs that need no GitLab, with gitlab-ci-local (needs node, npm, rsync, sshd; with STACK=1 also in Docker)
 	@npm install --silent --no-audit --no-fund --prefix build/gitlab-ci-local gitlab-ci-local@4.61.0 >/dev/null
-	@GITLAB_CI_LOCAL=$(CURDIR)/build/gitlab-ci-local/node_modules/.bin/gitlab-ci-local $(BIN)/pytest --durations 10 tests/test_gitlab.py
+	@GITLAB_CI_LOCAL=$(CURDIR)/build/gitlab-ci-local/node_modules/.bin/gitlab-ci-local $(BIN)/pytest -n 2 --durations 10 tests/test_gitlab.py
 
 SOURCES = find nbs og_project -name '*.ipynb' -not -path '*checkpoints*' -o -name '*.py' | sort | xargs cat | cksum
 lint: setup ## check style, types, notebooks and package in step, graph in step, Dockerfile and GitLab's file

@@ -293,14 +293,14 @@ def test_a_killed_replica_costs_no_request_and_rings(stack):
         stack.compose("kill", "-s", "KILL", "api-2")
         receiver = f"http://127.0.0.1:{stack.env['RECEIVER_PORT']}/"
         wait_until(lambda: "ReplicaDown" in httpx.get(receiver).text, seconds=150)
-        stack.compose("up", "-d", "--wait", "api-2")
+        stack.compose("start", "--wait", "api-2")
 
 
 def test_clickhouse_away_costs_nothing(stack):
     with stack.unharmed():
         stack.compose("stop", "clickhouse")
         time.sleep(8)
-        stack.compose("up", "-d", "--wait", "clickhouse")
+        stack.compose("start", "--wait", "clickhouse")
 
 
 def test_registry_and_storage_away_cost_nothing(stack):
@@ -310,7 +310,7 @@ def test_registry_and_storage_away_cost_nothing(stack):
         wait_until(lambda: '"model_version":"1"' in stack.compose("exec", "-T", "api-1", "python", "-c",
                    "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/health/ready').read().decode())", check=False), seconds=60)
         time.sleep(2)
-        stack.compose("up", "-d", "--wait", "s3", "mlflow")
+        stack.compose("start", "--wait", "s3", "mlflow")
 
 
 def running_images(stack) -> list[str]:
@@ -410,7 +410,7 @@ def test_doctor_finds_nothing_and_then_something(stack):
     wait_until(lambda: 'server="api-2",state="UP"} 0' in httpx.get(door).text)
     said = stack.setup("doctor", check=False)
     assert "BAD   every replica gets traffic" in said and "runbook" in said
-    stack.compose("up", "-d", "--wait", "api-2")
+    stack.compose("start", "--wait", "api-2")
 
 
 def test_down_keeps_the_data_and_removes_it_when_told(stack):
