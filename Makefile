@@ -55,7 +55,7 @@ airflow-test: setup ## retrain on a real Airflow, in an environment of its own (
 
 gitlab-test: setup ## run the jobs that need no GitLab, with gitlab-ci-local (needs node, npm, rsync, sshd; with STACK=1 also in Docker)
 	@npm install --silent --no-audit --no-fund --prefix build/gitlab-ci-local gitlab-ci-local@4.61.0 >/dev/null
-	@GITLAB_CI_LOCAL=$(CURDIR)/build/gitlab-ci-local/node_modules/.bin/gitlab-ci-local $(BIN)/pytest -n 2 --durations 10 tests/test_gitlab.py
+	@GITLAB_CI_LOCAL=$(CURDIR)/build/gitlab-ci-local/node_modules/.bin/gitlab-ci-local $(BIN)/pytest --durations 10 tests/test_gitlab.py
 
 SOURCES = find nbs og_project -name '*.ipynb' -not -path '*checkpoints*' -o -name '*.py' | sort | xargs cat | cksum
 lint: setup ## check style, types, notebooks and package in step, graph in step, Dockerfile and GitLab's file
