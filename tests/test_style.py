@@ -122,9 +122,9 @@ def test_every_verb_is_explained():
     verbs = set(re.findall(r"^([a-z][a-z-]*):", text, re.M))
     helped = set(re.findall(r"^([a-z][a-z-]*):.*## ", text, re.M))
     assert verbs == helped
-    readme = (root() / "README.md").read_text()
-    for verb in ["setup", "pipeline", "test", "lint", "export", "dag", "serve", "lab", "mlflow", "bench", "clean"]:
-        assert verb in helped and f"`make {verb}`" in readme, verb
+    told = (root() / "docs/commands.md").read_text()
+    for verb in helped - {"help"}:
+        assert f"`make {verb}`" in told, verb
 
 
 def test_every_command_and_setting_is_documented():
