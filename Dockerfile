@@ -10,7 +10,8 @@ RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends libgomp
     && mkdir -p /app/journal /app/models /app/data /app/reports && chown -R og:og /app
 WORKDIR /app
 
-# The locked, hashed requirements, apart from the code: a change of code leaves these layers as they are
+# The locked, hashed requirements, apart from the code: a change of code leaves these layers as they are. Byte code of what takes longest to import
+# makes the service ready in half the time, for 24 MB; all of it would be 80.
 FROM base AS build
 COPY requirements-dev.txt /tmp/
 RUN python -m venv /tmp/uv && /tmp/uv/bin/pip install -q --no-cache-dir "$(grep -o '^uv==[0-9.]*' /tmp/requirements-dev.txt)" && python -m venv --without-pip /venv
@@ -21,8 +22,7 @@ RUN --mount=type=cache,target=/root/.cache/uv VIRTUAL_ENV=/venv UV_LINK_MODE=cop
        env -u PYTHONDONTWRITEBYTECODE /venv/bin/python -c "import $name" || echo "no byte code of $name: not in requirements-serve.txt"; done \
     && printf '#!/venv/bin/python\nfrom og_project.cli import og\nog()\n' >/venv/bin/og && chmod 755 /venv/bin/og
 
-# All byte code is in the two images whose every command is a process of its own: it halves their start, and is a fifth of their size. The service has
-# that of what takes longest to import.
+# All byte code is in the two images whose every command is a process of its own: it halves their start, and is a fifth of their size
 FROM build AS build-pipeline
 COPY requirements-pipeline.txt /tmp/
 RUN --mount=type=cache,target=/root/.cache/uv VIRTUAL_ENV=/venv UV_LINK_MODE=copy /tmp/uv/bin/uv pip sync -q --compile-bytecode --require-hashes /tmp/requirements-pipeline.txt \
