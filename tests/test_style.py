@@ -125,6 +125,9 @@ def test_every_verb_is_explained():
     told = (root() / "docs/commands.md").read_text()
     for verb in helped - {"help"}:
         assert f"`make {verb}`" in told, verb
+    readme = (root() / "README.md").read_text()
+    for verb in ("pipeline", "test", "serve", "lab", "export", "lint", "mlflow", "dag", "lock"):
+        assert f"make {verb}" in readme, verb
 
 
 def test_every_command_and_setting_is_documented():
