@@ -19,13 +19,15 @@ help: ## list the verbs
 
 setup: .venv/ready ## make the locked environment in .venv (everything else calls it)
 
-.venv/ready: requirements-dev.txt setup.py settings.ini
+.venv/ready: requirements-dev.txt setup.py settings.ini .ci/hooks $(wildcard config/jupyter/*.json config/jupyter/labconfig/*.json)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed, {sys.executable} is {v[0]}.{v[1]}: call make with PYTHON=/path/to/python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@command -v uv >/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check $$(grep -o '^uv==[0-9.]*' requirements-dev.txt)
 	@echo "installing the locked environment into .venv (about a minute the first time)"
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip sync -q --require-hashes requirements-dev.txt
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install -q --no-deps --no-build-isolation -e . && rm -rf og_project.egg-info build/bdist* build/lib
+	@mkdir -p .venv/etc/jupyter && cp -R config/jupyter/. .venv/etc/jupyter/
+	@.ci/hooks
 	@touch $@
 
 pipeline: setup ## run the main job: data, features, model, report, a registered champion
@@ -61,7 +63,7 @@ SOURCES = find nbs og_project -name '*.ipynb' -not -path '*checkpoints*' -o -nam
 lint: setup ## check style, types, notebooks and package in step, graph in step, Dockerfile and GitLab's file
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@before=$$($(SOURCES)); $(BIN)/nbdev_export; $(BIN)/nbdev_clean; test "$$before" = "$$($(SOURCES))" || \
+	@before=$$($(SOURCES)); $(BIN)/nbdev_export; $(BIN)/og clean >/dev/null; test "$$before" = "$$($(SOURCES))" || \
 		{ echo "notebooks were not clean, or the package was not what they export; it is now: see git diff"; exit 1; }
 	@$(BIN)/og dag --check
 	@$(BIN)/python monitoring/dashboards.py --check
@@ -91,7 +93,7 @@ lock: ## compile settings.ini into the hashed requirements*.txt
 
 export: setup ## write the package from the notebooks
 	@$(BIN)/nbdev_export
-	@$(BIN)/nbdev_clean
+	@$(BIN)/og clean
 
 dag: setup ## write dvc.yaml and db/schema.sql from pipeline.yaml and the contract
 	@$(BIN)/og dag
@@ -100,7 +102,7 @@ serve: setup ## start the prediction API on 127.0.0.1:8080
 	@$(BIN)/og serve
 
 lab: setup ## open JupyterLab on the notebooks
-	@$(BIN)/jupyter lab --notebook-dir=nbs
+	@$(BIN)/jupyter lab --ServerApp.preferred_dir=nbs
 
 mlflow: setup ## open the tracking page on 127.0.0.1:5000
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000 --workers 1

@@ -22,7 +22,7 @@ class ProjectError(Exception):
 
 def root()->Path: # The folder that holds `settings.ini`
     "The project's folder: `OG_ROOT`, or the nearest one at or above the working folder. Raises `ProjectError`."
-    if "OG_ROOT" in os.environ: return Path(os.environ["OG_ROOT"]).resolve()
+    if os.environ.get("OG_ROOT"): return Path(os.environ["OG_ROOT"]).resolve()
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder/"settings.ini").exists(): return folder

@@ -283,6 +283,20 @@ def registry(tmp_path_factory) -> Iterator[Registry]:
 
 
 @pytest.fixture(scope="session")
+def browser():
+    "A real one."
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="session")
 def records(real) -> list[dict]:
     "A thousand real records, as JSON."
     rows = pq.read_table(real["records"], columns=list(Record.model_fields)).slice(300_000, 1000).to_pylist()

@@ -1,7 +1,6 @@
 "Clients that others wrote: MLflow's and Triton's, pointed here and told nothing else; and the standard that a page is for people."
 import json
 import os
-import shutil
 from datetime import UTC, datetime
 
 import httpx
@@ -147,22 +146,6 @@ def test_no_route_breaks_or_shows_a_trace_whatever_its_description_allows(runnin
 
 
 # --- the page ---------------------------------------------------------------------------------------
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    "A real browser."
-    if not CHROMIUM:
-        pytest.skip("no Chromium here (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield made
-        made.close()
-
 
 @pytest.fixture(scope="module")
 def promoted(running):
