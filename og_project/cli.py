@@ -142,7 +142,7 @@ def register(promote_first:bool, as_json:bool)->None:
     from og_project.lifecycle import ledger, registry
     config = settings()
     click.echo("recording the run in MLflow ...", err=as_json)
-    with registry.reached(config): before = [v.version for v in registry.versions(registry.client(config), config)]
+    with registry.reached(config): before = [v.version for v in registry.versions(registry.client(config, make=True), config)]
     version = registry.register(config)
     known = " before: nothing is new (after `og run train` comes `og run evaluate`)" if version.version in before else ""
     now = registry.champion(config)
@@ -182,7 +182,7 @@ def gate(version:str|None, as_json:bool)->None:
 # %% ../nbs/14_cli.ipynb #0d664960
 def moved(change:Any, as_json:bool)->None: # the ledger's `Change`
     "Say what a change of the champion was."
-    now = f"champion: {change.model} version {change.to_version} (was {change.from_version or 'none'})"
+    now = f"champion: {change.model} version {change.to_version} (was {change.from_version or 'none'}{f'; {change.reason}' if 'skipped' in change.reason else ''})"
     concerns(change.to_version)
     said(change._asdict(), f"{now}; a running service takes it by itself within seconds", as_json)
 
@@ -218,7 +218,9 @@ def rollback(reason:str, as_json:bool)->None:
 def history(at:str|None, as_json:bool)->None:
     "Every change of the champion: when, from what to what, who, why."
     from og_project.lifecycle import ledger
-    past = ledger.history(settings())
+    past, found = ledger.history(settings())
+    if found: click.echo(f"MLflow's champion is version {found.to_version}, the ledger's {found.from_version or 'none'}: {found.reason}; "
+                         "the next og promote or og rollback writes it down", err=True)
     if at:
         try: then = datetime.fromisoformat(at)
         except ValueError: raise click.BadParameter(f"{at!r} is no time like 2026-11-24T12:00", param_hint="--at") from None

@@ -74,8 +74,8 @@ def drafts(
     names:str="",      # The names, for temporary ones
 )->dict[str, Path]:    # Name -> path to write now
     "Free paths beside the products, to be published together; what an earlier failure left there is removed."
-    folder = Path(tempfile.mkdtemp(prefix="og_"))
-    paths = {name: Path(path) for name, path in (product or {n: folder/n for n in names.split()}).items() if name != "nb"}
+    if not product: product = dict(zip(names.split(), map(Path(tempfile.mkdtemp(prefix="og_")).joinpath, names.split()), strict=True))
+    paths = {name: Path(path) for name, path in product.items() if name != "nb"}
     aside = {name: path.with_name(f".{path.name}.draft") for name, path in paths.items()}
     for name, path in aside.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -292,7 +292,6 @@ def create_views(store:Store, tables:Path, schema:str)->None:
                   {"declared": declared})
     for table in found.to_pylist():
         folder = tables/table["table"]
-        folder.mkdir(parents=True, exist_ok=True)
         files, structure = quoted(f"{folder.resolve()}/*.parquet"), quoted(", ".join(table["columns"]))
         store.client.command(f"CREATE OR REPLACE VIEW {table['table']} AS SELECT * FROM file({files}, Parquet, {structure})")
 
