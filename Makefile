@@ -5,6 +5,8 @@ UV      = $(shell command -v uv || echo $(BIN)/uv)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # a stage is a process of its own, so byte code pays: its start takes a third of the time
 unexport PYTHONDONTWRITEBYTECODE
+# a company's own authority is in the system's store: uv looks there, as pip does
+export UV_SYSTEM_CERTS = 1
 # nobody phones home
 export PLOOMBER_STATS_ENABLED = false
 export MLFLOW_DISABLE_TELEMETRY = true
@@ -24,8 +26,8 @@ setup: .venv/ready ## make the locked environment in .venv (everything else call
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@command -v uv >/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check $$(grep -o '^uv==[0-9.]*' requirements-dev.txt)
 	@echo "installing the locked environment into .venv (about a minute the first time)"
-	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip sync -q --require-hashes requirements-dev.txt
-	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install -q --no-deps --no-build-isolation -e . && rm -rf og_project.egg-info build/bdist* build/lib
+	@VIRTUAL_ENV="$(CURDIR)/.venv" $(UV) pip sync -q --require-hashes requirements-dev.txt
+	@VIRTUAL_ENV="$(CURDIR)/.venv" $(UV) pip install -q --no-deps --no-build-isolation -e . && rm -rf og_project.egg-info build/bdist* build/lib
 	@mkdir -p .venv/etc/jupyter && cp -R config/jupyter/. .venv/etc/jupyter/
 	@.ci/hooks
 	@touch $@
@@ -52,12 +54,12 @@ stack-test: setup ## run the whole stack in Docker, with the faults it has to su
 
 airflow-test: setup ## retrain on a real Airflow, in an environment of its own (five minutes)
 	@test -x build/airflow/bin/airflow || $(UV) venv -q --python $(BIN)/python build/airflow
-	@VIRTUAL_ENV=$(CURDIR)/build/airflow $(UV) pip sync -q --require-hashes requirements-airflow.txt
-	@AIRFLOW=$(CURDIR)/build/airflow/bin $(BIN)/pytest --durations 10 tests/test_airflow.py
+	@VIRTUAL_ENV="$(CURDIR)/build/airflow" $(UV) pip sync -q --require-hashes requirements-airflow.txt
+	@AIRFLOW="$(CURDIR)/build/airflow/bin" $(BIN)/pytest --durations 10 tests/test_airflow.py
 
 gitlab-test: setup ## run the jobs that need no GitLab, with gitlab-ci-local (needs node, npm, rsync, sshd; with STACK=1 also in Docker)
 	@npm install --silent --no-audit --no-fund --prefix build/gitlab-ci-local gitlab-ci-local@4.61.0 >/dev/null
-	@GITLAB_CI_LOCAL=$(CURDIR)/build/gitlab-ci-local/node_modules/.bin/gitlab-ci-local $(BIN)/pytest --durations 10 tests/test_gitlab.py
+	@GITLAB_CI_LOCAL="$(CURDIR)/build/gitlab-ci-local/node_modules/.bin/gitlab-ci-local" $(BIN)/pytest --durations 10 tests/test_gitlab.py
 
 SOURCES = find nbs og_project -name '*.ipynb' -not -path '*checkpoints*' -o -name '*.py' | sort | xargs cat | cksum
 lint: setup ## check style, types, notebooks and package in step, graph in step, Dockerfile and GitLab's file

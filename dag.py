@@ -6,16 +6,17 @@ default, or "./setup.sh og" for the project's image in Docker); SERVICE_URL, to 
 import os
 from datetime import datetime, timedelta
 from pathlib import Path
+from shlex import quote
 
 import yaml
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG, Param
 
 PROJECT = Path(os.environ.get("PROJECT_DIR", Path(__file__).parent)).resolve()
-OG, SERVICE = f"cd {PROJECT} && {os.environ.get('PROJECT_OG', '.venv/bin/og')}", os.environ.get("SERVICE_URL")
+OG, SERVICE = f"cd {quote(str(PROJECT))} && {os.environ.get('PROJECT_OG', '.venv/bin/og')}", os.environ.get("SERVICE_URL")
 STAGES = {stage["name"]: stage for stage in yaml.safe_load((PROJECT / "pipeline.yaml").read_text())["tasks"]}
 UNTIL = "{{ params.until or (dag_run.logical_date or dag_run.run_after) | ds }}"  # nothing at or after this day is seen
-SCHEDULE = os.environ.get("RETRAIN_SCHEDULE", "@monthly")  # `none`: by hand and by alert only
+SCHEDULE = os.environ.get("RETRAIN_SCHEDULE", "@monthly")  # `none` or nothing: by hand and by alert only
 REFUSED = 3  # `og gate`'s exit code for no
 
 
@@ -29,7 +30,7 @@ def task(name: str, verb: str, **more) -> BashOperator:
 with DAG(
     "retrain",
     doc_md=f"{__doc__}\n\n[Models, with their runs and reports]({os.environ['MODELS_URL']})" if "MODELS_URL" in os.environ else __doc__,
-    schedule=None if SCHEDULE == "none" else SCHEDULE,
+    schedule=None if SCHEDULE.strip().lower() in ("", "none") else SCHEDULE,
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,

@@ -1,13 +1,13 @@
 -- Generated from the contract by `make dag`; do not edit.
 
 CREATE TABLE IF NOT EXISTS flights (
-    time_hour DateTime64(0, 'UTC'),
+    time_hour Nullable(DateTime64(0, 'UTC')),
     minute Nullable(Int32),
     sched_arr_time Nullable(Int32),
-    carrier String,
-    flight Int32,
+    carrier Nullable(String),
+    flight Nullable(Int32),
     tailnum Nullable(String),
-    origin String,
+    origin Nullable(String),
     dest Nullable(String),
     distance Nullable(Int32),
     dep_delay Nullable(Int32),
@@ -15,11 +15,11 @@ CREATE TABLE IF NOT EXISTS flights (
     air_time Nullable(Int32)
 ) ENGINE = MergeTree
 ORDER BY (time_hour, origin)
-SETTINGS non_replicated_deduplication_window = 100;
+SETTINGS non_replicated_deduplication_window = 100, allow_nullable_key = 1;
 
 CREATE TABLE IF NOT EXISTS weather (
-    time_hour DateTime64(0, 'UTC'),
-    origin String,
+    time_hour Nullable(DateTime64(0, 'UTC')),
+    origin Nullable(String),
     temp Nullable(Float64),
     dewp Nullable(Float64),
     humid Nullable(Float64),
@@ -31,10 +31,10 @@ CREATE TABLE IF NOT EXISTS weather (
     visib Nullable(Float64)
 ) ENGINE = MergeTree
 ORDER BY (time_hour, origin)
-SETTINGS non_replicated_deduplication_window = 100;
+SETTINGS non_replicated_deduplication_window = 100, allow_nullable_key = 1;
 
 CREATE TABLE IF NOT EXISTS planes (
-    tailnum String,
+    tailnum Nullable(String),
     year Nullable(Int32),
     manufacturer Nullable(String),
     model Nullable(String),
@@ -42,23 +42,23 @@ CREATE TABLE IF NOT EXISTS planes (
     seats Nullable(Int32)
 ) ENGINE = MergeTree
 ORDER BY (tailnum)
-SETTINGS non_replicated_deduplication_window = 100;
+SETTINGS non_replicated_deduplication_window = 100, allow_nullable_key = 1;
 
 CREATE TABLE IF NOT EXISTS airports (
-    faa String,
+    faa Nullable(String),
     name Nullable(String),
     lat Nullable(Float64),
     lon Nullable(Float64)
 ) ENGINE = MergeTree
 ORDER BY (faa)
-SETTINGS non_replicated_deduplication_window = 100;
+SETTINGS non_replicated_deduplication_window = 100, allow_nullable_key = 1;
 
 CREATE TABLE IF NOT EXISTS airlines (
-    carrier String,
+    carrier Nullable(String),
     name Nullable(String)
 ) ENGINE = MergeTree
 ORDER BY (carrier)
-SETTINGS non_replicated_deduplication_window = 100;
+SETTINGS non_replicated_deduplication_window = 100, allow_nullable_key = 1;
 
 CREATE TABLE IF NOT EXISTS predictions (
     prediction_id String,
@@ -66,6 +66,8 @@ CREATE TABLE IF NOT EXISTS predictions (
     predicted_at DateTime64(6, 'UTC'),
     model_version String,
     lookups_until DateTime64(6, 'UTC'),
+    idempotency_key String,
+    idempotency_answer String,
     sched_dep DateTime64(6, 'UTC'),
     sched_arr_time Int64,
     carrier String,
@@ -85,7 +87,8 @@ CREATE TABLE IF NOT EXISTS predictions (
     probability Float64,
     late Bool,
     features Array(Float32),
-    INDEX by_id prediction_id TYPE bloom_filter(0.001) GRANULARITY 4
+    INDEX by_id prediction_id TYPE bloom_filter(0.001) GRANULARITY 4,
+    INDEX by_key idempotency_key TYPE bloom_filter(0.001) GRANULARITY 4
 ) ENGINE = MergeTree
 PARTITION BY toYYYYMM(predicted_at)
 ORDER BY (predicted_at, prediction_id)
@@ -97,7 +100,10 @@ CREATE TABLE IF NOT EXISTS feedback (
     outcome Bool,
     received_at DateTime64(6, 'UTC'),
     request_id String,
-    INDEX by_id prediction_id TYPE bloom_filter(0.001) GRANULARITY 4
+    idempotency_key String,
+    idempotency_answer String,
+    INDEX by_id prediction_id TYPE bloom_filter(0.001) GRANULARITY 4,
+    INDEX by_key idempotency_key TYPE bloom_filter(0.001) GRANULARITY 4
 ) ENGINE = MergeTree
 PARTITION BY toYYYYMM(received_at)
 ORDER BY (prediction_id, received_at)

@@ -182,7 +182,8 @@ def gate(version:str|None, as_json:bool)->None:
 # %% ../nbs/14_cli.ipynb #0d664960
 def moved(change:Any, as_json:bool)->None: # the ledger's `Change`
     "Say what a change of the champion was."
-    now = f"champion: {change.model} version {change.to_version} (was {change.from_version or 'none'}{f'; {change.reason}' if 'skipped' in change.reason else ''})"
+    skipped = f"; {change.reason}" if "skipped" in change.reason else ""
+    now = f"champion: {change.model} version {change.to_version} (was {change.from_version or 'none'}{skipped})"
     concerns(change.to_version)
     said(change._asdict(), f"{now}; a running service takes it by itself within seconds", as_json)
 

@@ -64,7 +64,31 @@ def flip_zip(source) -> None:
     (source / "flights.csv").unlink()
 
 
+def zip_of_two(source) -> None:
+    with zipfile.ZipFile(source / "flights.csv.zip", "w") as archive:
+        for part in ("flights-1.csv", "flights-2.csv"):
+            archive.write(source / "flights.csv", part)
+    (source / "flights.csv").unlink()
+
+
+def zip_with(source, offset: int, value: int) -> None:
+    "An archive whose headers say something else: encrypted, or packed in a way that Python does not know."
+    with zipfile.ZipFile(source / "flights.csv.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(source / "flights.csv", "flights.csv")
+    changed = bytearray((source / "flights.csv.zip").read_bytes())
+    for signature, at in ((b"PK\x03\x04", offset), (b"PK\x01\x02", offset + 2)):
+        changed[changed.find(signature) + at] |= value
+    (source / "flights.csv.zip").write_bytes(changed)
+    (source / "flights.csv").unlink()
+
+
 BREAKS = {
+    "an archive of two files": (zip_of_two, "2 files"),
+    "an encrypted archive": (lambda s: zip_with(s, 6, 1), "flights.csv.zip"),
+    "deflate64": (lambda s: zip_with(s, 8, 9), "flights.csv.zip"),
+    "a column twice": (lambda s: edit(s, lambda t: t.replace("sched_arr_time", "arr_delay", 1)), "'arr_delay' stands twice"),
+    "both forms": (lambda s: shutil.copy(ingest.package_folder() / "flights.csv.zip", s), "leave the one"),
+    "not UTF-8": (lambda s: (s / "flights.csv").write_bytes((s / "flights.csv").read_text().encode("utf-16")), "flights.csv"),
     "missing column": (lambda s: edit(s, lambda t: t.replace("arr_delay", "arrival_delay", 1)), "'arr_delay'"),
     "wrong type": (lambda s: edit(s, lambda t: t.replace(",UA,1545,", ",UA,many,", 1)), "'many'"),
     "empty file": (lambda s: (s / "flights.csv").write_text(""), "Empty CSV file"),
@@ -106,6 +130,80 @@ def test_bad_rows_are_counted_with_their_reasons(source, product):
     why = ingest.summary(connect(), product["rejected"])["reason"].to_pylist()
     told = ("carrier: none of", "sched_dep: not before 2014-01-01", "duplicate of another row", "flight: above 9999")
     assert len(why) == 4 and all(any(reason.startswith(t) for reason in why) for t in told)
+
+
+def changed(source, **values: str) -> list[str]:
+    "The lines of the raw file, the first flight's fields changed."
+    header, first, *rest = (source / "flights.csv").read_text().splitlines()
+    fields = dict(zip(header.split(","), first.split(","), strict=True)) | values
+    return [header, ",".join(fields.values()), *rest]
+
+
+@pytest.mark.parametrize("field, value, reason", [
+    ("time_hour", "NA", "sched_dep: missing"), ("flight", "NA", "flight: missing"), ("carrier", "NA", "carrier: missing"),
+    ("minute", "1540", "minute: not 0 to 59"), ("tailnum", "NULL", "tailnum: not like"), ("tailnum", "NONE", "tailnum: not like"),
+    ("time_hour", "2013-01-01T10:30:00Z", "time_hour: not a full hour"),
+    ("time_hour", "2199-05-01T10:00:00Z", "sched_dep: not before"), ("origin", "NA", "origin: missing"),
+])
+def test_a_row_that_means_nothing_is_rejected_and_never_guessed(source, product, field, value, reason):
+    (source / "flights.csv").write_text("\n".join(changed(source, **{field: value})) + "\n")
+    assert run(source, product) == {"read": 1000, "accepted": 999, "rejected": 1}
+    assert ingest.summary(connect(), product["rejected"])["reason"][0].as_py().startswith(reason)
+
+
+def test_a_bad_row_and_its_correction_are_one_rejected_and_one_accepted(source, product):
+    lines = changed(source)
+    bad = changed(source, arr_delay="9999")[1]
+    for order in ([bad, lines[1]], [lines[1], bad]):
+        (source / "flights.csv").write_text("\n".join([lines[0], *order, *lines[2:]]) + "\n")
+        assert run(source, product) == {"read": 1001, "accepted": 1000, "rejected": 1}
+
+
+def test_a_quoted_line_break_at_the_edge_of_a_block_is_read(source, product):
+    "Blocks have 16 MB: the quoted text is longer, so one of its line breaks stands wherever a block ends."
+    lines = changed(source, tailnum='"' + "x\n" * (9 * 2**20) + '"')
+    (source / "flights.csv").write_text("\n".join([lines[0], *lines[2:], lines[1]]) + "\n")
+    with pytest.raises(ingest.SourceError, match="flights.csv"):
+        run(source, product)  # longer than a block: an error, in one line
+    short = changed(source, tailnum='"a\nb"')
+    (source / "flights.csv").write_text("\n".join([short[0], *[short[1]] * 200_000]) + "\n")
+    assert run(source, product)["read"] == 200_000
+
+
+def test_what_has_no_value_has_none_on_a_server_either(clickhouse, source, product, tmp_path, monkeypatch):
+    "ClickHouse would write 1970, 0 and an empty text in its place."
+    from og_project.store import create
+
+    for field in ("time_hour", "flight", "carrier"):
+        (source / "flights.csv").write_text("\n".join(changed(source, **{field: "NA"})) + "\n")
+    monkeypatch.setenv("OG_STORE__URL", clickhouse.url)
+    monkeypatch.setenv("OG_STORE__PASSWORD", "hunter2")
+    server = connect(clickhouse.url, "hunter2")
+    create(server, ingest.schema())
+    config = settings("test")
+    assert ingest.load(config.model_copy(update={"source": str(source)}))["flights"] == 1000
+    assert query(server, "SHOW TABLES")["name"].to_pylist().count("flights_loading") == 0
+    ingest.keep(ingest.reader(config, SINCE, UNTIL), tmp_path / "raw", tmp_path / "external")
+    flights, weather = (parquet(tmp_path / "raw" / f"{table}.parquet") for table in ingest.EVENTS)
+    counts = ingest.check(connect(), flights, weather, tmp_path / "records", tmp_path / "rejected", SINCE, UNTIL)
+    assert counts == run(source, product) == {"read": 1000, "accepted": 999, "rejected": 1}
+
+
+def test_an_interrupted_load_is_said_again(clickhouse, source, monkeypatch):
+    from og_project.store import create
+
+    monkeypatch.setenv("OG_STORE__URL", clickhouse.url)
+    monkeypatch.setenv("OG_STORE__PASSWORD", "hunter2")
+    server = connect(clickhouse.url, "hunter2")
+    create(server, ingest.schema())
+    config = settings("test").model_copy(update={"source": str(source)})
+    honest = ingest.append
+    monkeypatch.setattr(ingest, "append", lambda store, table, *rest: 1 / 0 if table.startswith("planes") else honest(store, table, *rest))
+    with pytest.raises(ZeroDivisionError):
+        ingest.load(config)
+    monkeypatch.setattr(ingest, "append", honest)
+    assert ingest.load(config)["planes"] == 3322
+    assert query(server, "SELECT count() AS n FROM flights")["n"][0].as_py() == 1000
 
 
 def test_the_real_year_is_read_whole(real):

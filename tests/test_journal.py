@@ -366,4 +366,5 @@ def test_an_outcome_finds_its_prediction_on_the_way_from_journal_to_store(tmp_pa
     monkeypatch.setattr(service_module, "unshipped", on_the_way)
     service = SimpleNamespace(store=lambda: store, journal=journal)
     item = SimpleNamespace(id=row.ids.to_pylist()[0], outcome=True)
-    assert service_module.record_outcomes(service, [item], "a-request")[0]["status"] == "recorded"
+    report = service_module.Report([item], "a-request")
+    assert service_module.record_outcomes(service, report)[0][0]["status"] == "recorded"

@@ -36,7 +36,7 @@ class Record(BaseModel):
     sched_arr_time: Count = Field(ge=0, le=2400, description="Scheduled arrival on the clock at the destination, as HHMM")
     carrier: Carrier = Field(description="Airline: its two-letter IATA code")
     flight: Count = Field(ge=1, le=9999, description="Flight number")
-    tailnum: str | None = Field(None, pattern="^N[0-9A-Z]{1,5}$", description="Registration of the plane")
+    tailnum: str | None = Field(None, pattern="^N[0-9][0-9A-Z]{0,4}$", description="Registration of the plane")
     origin: Origin = Field(description="Airport of departure")
     dest: str = Field(pattern="^[A-Z]{3}$", description="Airport of arrival: its three-letter FAA code")
     temp: Measure | None = Field(None, ge=-60, le=140, description="Temperature at the origin in the scheduled hour, °F")

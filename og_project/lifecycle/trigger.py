@@ -97,8 +97,8 @@ def create_app(config:Settings)->FastAPI:
 
     @app.post("/alerts")
     def alerts(request:Request, notice:Notice)->dict[str, str]:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), key.encode()): raise HTTPException(401, "Authorization: Bearer KEY")
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), key.encode()): raise HTTPException(401, "Authorization: Bearer KEY")
         try: found = answer(config.trigger, notice, datetime.now(UTC))
         except AirflowError as e:
             log.error(str(e))

@@ -244,7 +244,8 @@ def create_app(
         with suppress(asyncio.CancelledError): await task
         await asyncio.to_thread(service.close)
 
-    app = FastAPIOffline(title=f"{config.mlflow.model}: predictions", description=Answer.__doc__ or "", lifespan=life, redoc_url=None)
+    app = FastAPIOffline(title=f"{config.mlflow.model}: predictions", description=Answer.__doc__ or "", lifespan=life, redoc_url=None,
+                         redirect_slashes=False)
     app.state.service = service
     for add in (add_predict, add_health, add_model, add_operations, add_dialects, add_v2): add(app, service)
     add_page(app)

@@ -40,6 +40,7 @@ METRICS: dict[str, tuple[Callable, str, tuple[str, ...], dict[str, Any]]] = { # 
     "og_predictions_total": (Counter, "Predictions answered", ("version", "label"), {}),
     "og_prediction_scores_total": (Counter, "Predictions by bucket of the score", ("version", "bucket"), {}),
     "og_feature_values_total": (Counter, "Values of each feature by bucket of the reference", ("version", "feature", "bucket"), {}),
+    "og_requests_repeated_total": (Counter, "Requests that got the answer of before, by their Idempotency-Key", (), {}),
     "og_feedback_total": (Counter, "Outcomes that came back", ("status",), {}),
 }
 
@@ -57,6 +58,7 @@ METRICS |= {
     "og_model_loaded_timestamp_seconds": (Gauge, "When the model that serves was loaded", (), {"multiprocess_mode": "livemostrecent"}),
     "og_registry_reachable": (Gauge, "1 if the registry answered when it was last asked", (), {"multiprocess_mode": "livemin"}),
     "og_lookups_fresh": (Gauge, "0 if the lookups could not be made anew when that was last tried", (), {"multiprocess_mode": "livemin"}),
+    "og_keys_fresh": (Gauge, "0 if the file of keys could not be read when that was last tried", (), {"multiprocess_mode": "livemin"}),
     "og_lookups_age_seconds": (Gauge, "Age of what is known by key", (), {"multiprocess_mode": "livemax"}),
     "og_worker_cpu_seconds": (Gauge, "CPU time of a worker since its start", (), {"multiprocess_mode": "liveall"}),
     "og_worker_memory_bytes": (Gauge, "Resident memory of a worker", (), {"multiprocess_mode": "liveall"}),
