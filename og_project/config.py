@@ -68,6 +68,7 @@ class ServeSettings(Section):
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = 1                    # processes
+    log: Literal["auto", "json", "text"] = "auto" # lines of the log: `auto` is text on a terminal, ECS JSON elsewhere
     auth: bool = True                   # off only in the local contour on a loopback address
     keys: SecretStr = SecretStr("")     # `name scope+scope sha256`, separated by semicolons; only from OG_SERVE__KEYS
     keys_file: str | None = None        # the same, a line each; read again when it changes

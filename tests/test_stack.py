@@ -90,7 +90,7 @@ class Stack:
             with self.client() as client:
                 while not ended.is_set():
                     try:
-                        reply = client.post("/predict", json=EXAMPLE, headers={"x-request-id": found.name})
+                        reply = client.post("/predict", json=EXAMPLE, headers={"x-request-id": found.name, "idempotency-key": uuid4().hex})
                         if reply.status_code == 200:
                             found.versions.append(reply.json()["model_version"])
                             found.acknowledged.append(reply.json()["predictions"][0]["id"])

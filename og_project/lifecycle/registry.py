@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CHAMPION', 'CHALLENGER', 'SCHEMES', 'MODEL_DATA', 'RegistryError', 'redacted', 'place_of', 'has_registry', 'client',
            'experiment', 'commit', 'data_hash', 'flat', 'products', 'only', 'made_with', 'recording', 'record_curve',
-           'record_stage', 'locked_requirements', 'record_model', 'record', 'reached', 'suppress_existing', 'versions',
-           'register', 'aliased', 'champion', 'quality', 'versioned', 'point', 'fetch']
+           'record_stage', 'locked_requirements', 'signature', 'record_model', 'record', 'reached', 'suppress_existing',
+           'versions', 'description', 'register', 'aliased', 'champion', 'quality', 'versioned', 'point', 'fetch']
 
 # %% ../../nbs/09_registry.ipynb #1c9cbc09
 import csv
@@ -30,9 +30,10 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from ..config import ProjectError, Settings, anchored, root
+from ..data.contract import EXAMPLE, Answer, Record
 from .pipeline import read_env, read_stages, resolve
 from ..model.estimator import ModelError, verify
-from ..store import replacing
+from ..store import properties, replacing
 
 # %% ../../nbs/09_registry.ipynb #af325689
 CHAMPION, CHALLENGER = "champion", "challenger" # what serves; what was registered last and wants to
@@ -176,6 +177,17 @@ def locked_requirements()->list[str]: # "numpy==2.4.6 ; python_full_version < '3
     lines += [line for line in (root()/"requirements-dev.txt").read_text().splitlines() if line.startswith("pandas==")]
     return list(dict.fromkeys(line.removesuffix("\\").strip() for line in lines if "==" in line))
 
+def signature()->Any: # MLflow's
+    "The contract as MLflow shows it: the record's fields, which of them may be missing, and the answer's."
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+    kinds = {"integer": "long", "number": "double", "boolean": "boolean", "string": "string"}
+    asked = kinds | {"number": AnyType()} # MLflow refuses 340 where it wants a double; the contract does not
+    columns = lambda model, kinds: Schema([ColSpec(kinds[spec["type"]], name, required=not nullable)
+                                           for name, (spec, nullable) in properties(model).items()])
+    return ModelSignature(columns(Record, asked), columns(Answer, kinds))
+
 def record_model(
     mlflow:MlflowClient,
     run:str,
@@ -187,7 +199,8 @@ def record_model(
         wrapped, named = Path(place, "model"), Path(place, "named", "model")
         copytree(folder, named) # MLflow keeps the folder's name, and ours must always be found under the same one
         pyfunc.save_model(str(wrapped), loader_module="og_project.model.estimator", data_path=str(named),
-                          code_paths=[str(root()/"og_project")], pip_requirements=locked_requirements())
+                          code_paths=[str(root()/"og_project")], pip_requirements=locked_requirements(),
+                          signature=signature(), input_example={name: [value] for name, value in EXAMPLE.items()})
         mlflow.log_artifacts(run, str(wrapped), "model")
 
 # %% ../../nbs/09_registry.ipynb #382908be
@@ -230,6 +243,14 @@ def versions(mlflow:MlflowClient, config:Settings)->list[ModelVersion]:
     found = mlflow.search_model_versions(f"name='{config.mlflow.model}'", order_by=["version_number DESC"])
     return sorted(found, key=lambda version: -int(version.version))
 
+def description(folder:Path)->str: # of a model
+    "What MLflow's page says of a version: the model card, and the fields of the contract."
+    lines = [f"| `{name}` | {spec.get('description', '')} |" for name, spec in Record.model_json_schema()["properties"].items()]
+    card = folder/"card.md"
+    fields = "\n".join(["## Fields\n", "| field | meaning |", "|---|---|", *lines])
+    text = card.read_text() if card.exists() else ""
+    return f"{text[:4900 - len(fields)].rsplit(chr(10), 1)[0]}\n\n{fields}"[:5000] # MLflow's database takes no more
+
 def register(config:Settings)->ModelVersion:
     "Record the pipeline's run and register its model, unless this very model is there already. Raises `RegistryError`."
     folder, mlflow = only("model"), client(config, make=True)
@@ -240,10 +261,11 @@ def register(config:Settings)->ModelVersion:
         report = products("nb")[next(iter(products("metrics")))].name # of the stage that measures quality, an artifact of its nested run
         about = {"git_commit": commit(), "report": report, "data_sha256": data_hash(), "fingerprint": fingerprint, "until": str(made_with()["until"])}
         if by := os.environ.get("RUN_ID"): about["made_by"] = f"run {by}" # the scheduler's, which its lines in the logs name, too
-        run = record(mlflow, config, about)
-        with suppress_existing(): mlflow.create_registered_model(config.mlflow.model)
+        text = description(folder)
+        run = record(mlflow, config, about | {"mlflow.note.content": text})
+        with suppress_existing(): mlflow.create_registered_model(config.mlflow.model, description=Answer.__doc__)
         tags = about | {name: f"{value:.6g}" for name, value in run.data.metrics.items()}
-        made = mlflow.create_model_version(config.mlflow.model, f"{run.info.artifact_uri}/model", run.info.run_id, tags=tags)
+        made = mlflow.create_model_version(config.mlflow.model, f"{run.info.artifact_uri}/model", run.info.run_id, tags=tags, description=text)
         mlflow.set_registered_model_alias(config.mlflow.model, CHALLENGER, made.version)
         return made
 

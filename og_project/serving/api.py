@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['ERRORS', 'MLFLOW_VERSION', 'POLICY', 'Prediction', 'Predictions', 'content', 'describe', 'add_predict', 'add_health',
-           'add_model', 'add_operations', 'add_dialects', 'add_v2', 'add_page', 'create_app', 'serve']
+           'add_model', 'add_operations', 'add_dialects', 'add_v2', 'add_page', 'create_app', 'greeting', 'serve']
 
 # %% ../../nbs/11_serve.ipynb #96865188
 import asyncio
+import json
 import os
 import sys
 import tempfile
@@ -38,7 +39,7 @@ from og_project.serving.handlers import (
     take_outcomes,
     the_model,
 )
-from .metrics import log_json
+from .metrics import as_text, log_json
 from .protocols import INPUTS, OUTPUTS
 from .scorer import Asked, NoModel
 from .service import Outcome, Service, about_model, promotions, ticking, traffic
@@ -256,9 +257,19 @@ def create_app(
     return service.guard
 
 # %% ../../nbs/11_serve.ipynb #0f934d01
+def greeting(config:Settings)->str:
+    "What somebody at a terminal reads first."
+    url = f"http://{config.serve.host}:{config.serve.port}"
+    key = " -H 'authorization: Bearer KEY'" if config.serve.auth else ""
+    example = json.dumps(EXAMPLE)
+    return (f"{config.mlflow.model}: {Answer.__doc__}\n\n  page  {url}\n  API   {url}/docs\n  stop  Ctrl-C\n\n"
+            f"Ask it from another terminal:\n\n  curl -s {url}/predict -H 'content-type: application/json'{key} -d '{example}'\n")
+
 def serve(config:Settings)->None:
     "Run the service until it is stopped."
-    log_json(config.mlflow.model)
+    text = as_text(config.serve.log)
+    log_json(config.mlflow.model, text)
+    if text: print(greeting(config), flush=True)
     if config.serve.workers > 1: # each worker keeps its numbers in files here
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="og_metrics_")
     uvicorn.run("og_project.serving.api:create_app", factory=True, host=config.serve.host, port=config.serve.port,

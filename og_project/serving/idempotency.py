@@ -103,10 +103,9 @@ class Repeats:
         self,
         folder:Path,                 # of the journal
         store:Callable[[], Store],
-        alone:bool,                  # Does nobody else answer requests?
-        several:bool=False,          # Do other workers share the folder?
+        alone:bool,                  # Does nobody else answer requests: no other worker, no other replica?
     ):
-        self.segments, self.store, self.alone, self.several = Segments(folder), store, alone, several
+        self.segments, self.store, self.alone = Segments(folder), store, alone
         self.known: OrderedDict[str, tuple[float, Kept]] = OrderedDict()
         self.size, self.evicted, self.loaded = 0, False, False
         self.under_way: dict[str, int | None] = {}
@@ -136,7 +135,7 @@ class Repeats:
         if key in self.under_way: raise Refused(409, "a request with this Idempotency-Key is being answered", retry_after="1")
         self.under_way[key] = None
         try:
-            if self.several: self.under_way[key] = self.claim(key)
+            if not self.alone: self.under_way[key] = self.claim(key)
             one = self.known[key][1] if key in self.known else None
             if one is None and not (self.alone and self.loaded and not self.evicted): one = await asyncio.to_thread(self.look, key)
             if one and one.body != body: raise Refused(422, "this Idempotency-Key came before with another request; a new one needs a new key")
@@ -147,7 +146,7 @@ class Repeats:
         return one.answer if one else None
 
     def claim(self, key:str)->int:
-        "Keep other workers from answering a key meanwhile. Raises `Refused`."
+        "Keep whoever shares the journal's folder from answering a key meanwhile. Raises `Refused`."
         descriptor = os.open(self.segments.folder/f"{key}.key", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try: fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

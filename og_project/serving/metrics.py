@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FAST', 'PHASE', 'MANY', 'METRICS', 'PAGE', 'PROBES', 'bury_dead', 'Metrics', 'watch_process', 'Distribution',
-           'standard_output', 'AccessLog', 'log_json', 'logs_sql']
+           'standard_output', 'AccessLog', 'short_line', 'as_text', 'log_json', 'logs_sql']
 
 # %% ../../nbs/10a_metrics.ipynb #b2361f77
 import asyncio
@@ -161,13 +161,15 @@ PROBES = ("/health", "/metrics", "/v2/health", "/ping") # asked again and again 
 
 class AccessLog:
     "Writes a line for each request, but for probes that went well."
-    def __init__(self, service:str, stream:Any=None): # a binary stream; `None`: standard output
+    def __init__(self, service:str, stream:Any=None, text:bool=False): # a binary stream; `None`: standard output
+        self.text = text
         self.service, self.stream, self.lines = service, stream or standard_output(), list[bytes]()
 
     def request(self, request_id:str, method:str, path:str, status:int, seconds:float, client:str, key:str, more:dict[str, Any])->None:
         "Note one request."
         if status < 400 and path.startswith(PROBES): return
         if not self.lines: asyncio.get_running_loop().call_soon(self.flush)
+        if self.text: return self.lines.append(short_line(request_id, method, path, status, seconds, more))
         self.lines.append(orjson.dumps({
             "@timestamp": datetime.now(UTC), "log.level": "error" if status >= 500 else "info", "message": f"{method} {path} {status}",
             "ecs.version": "1.6.0", "service.name": self.service, "log.logger": "og.access", "http.request.id": request_id,
@@ -181,15 +183,27 @@ class AccessLog:
             self.stream.write(b"\n".join(lines) + b"\n")
             self.stream.flush()
         except OSError: pass # nobody reads the log: no reason to refuse a prediction
+def short_line(request_id:str, method:str, path:str, status:int, seconds:float, more:dict[str, Any])->bytes:
+    "A request as somebody at a terminal reads it."
+    records = f", {more['og.records']} record{'s' if more['og.records'] != 1 else ''}" if "og.records" in more else ""
+    why = f"   (request {request_id})" if status >= 400 else ""
+    return f"{datetime.now():%H:%M:%S}  {method:4} {path}  {status}  {1e3 * seconds:.1f} ms{records}{why}".encode()
 
 # %% ../../nbs/10a_metrics.ipynb #4a6c83d8
+def as_text(how:str)->bool: # "auto", "json" or "text"
+    "Is the log for a person?"
+    return how == "text" or (how == "auto" and sys.stdout.isatty())
+
 def log_json(
-    service:str, # its name in each line
+    service:str,      # its name in each line
+    text:bool=False,  # for a person: short lines
 )->None:
-    "Let everything that uses Python's logging write ECS lines to standard output."
+    "Let everything that uses Python's logging write to standard output: ECS lines, or short ones."
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(ecs_logging.StdlibFormatter(exclude_fields=["process", "log.original"], extra={"service": {"name": service}}))
+    ecs = ecs_logging.StdlibFormatter(exclude_fields=["process", "log.original"], extra={"service": {"name": service}})
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S") if text else ecs)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    if text: logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     for noisy in ("uvicorn.access", "mlflow", "alembic"): logging.getLogger(noisy).setLevel(logging.WARNING)
     for noisy in ("urllib3", "clickhouse_connect"): logging.getLogger(noisy).setLevel(logging.CRITICAL) # what they say we say, once
 
