@@ -4,6 +4,8 @@ The ledger and the commands around it, on a registry of their own."""
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +20,10 @@ from conftest import PARAMS, small_project, wait_until
 
 from og_project.cli import REFUSED, og
 from og_project.config import GateSettings
-from og_project.data.contract import moment
+from og_project.data.contract import Record, moment
 from og_project.features.build import FEATURES
-from og_project.lifecycle.gate import Asked, Check, compare, fresh, trained_until
+from og_project.lifecycle import gate
+from og_project.lifecycle.gate import Asked, Check, check_latency, compare, fresh, trained_until
 from og_project.model import estimator, train
 from og_project.store import connect, parquet
 
@@ -118,7 +121,7 @@ def test_a_miscalibrated_one_is_stopped_by_calibration_alone(real, good, tmp_pat
 
 
 def test_a_slow_and_large_one_is_stopped_by_latency_and_size(real, parts, good, tmp_path):
-    found = checks(real, made(real, tmp_path / "slow", parts, num_boost_round=600, num_leaves=63), good)
+    found = checks(real, made(real, tmp_path / "slow", parts, num_boost_round=200, num_leaves=63), good)
     assert {"latency", "size"} <= refused(found)
 
 
@@ -239,3 +242,38 @@ def test_every_limit_has_its_reason():
 def test_help_teaches(verb):
     text = CliRunner().invoke(og, [verb, "--help"]).output
     assert "--json" in text and len(text) > 250
+
+
+# --- beside busy neighbours ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def busy():
+    "Two processes that take all the processor they can get."
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    yield
+    for loop in loops:
+        loop.kill()
+        loop.wait()
+
+
+def test_two_copies_of_one_model_are_equally_fast_whatever_else_the_machine_does(real, good, busy):
+    records = pq.read_table(real["records"], columns=list(Record.model_fields)).slice(0, 500)
+    for _ in range(5):
+        check = check_latency(estimator.load(good), estimator.load(good), records, LIMITS)
+        assert check.passed and "too close" not in check.said, check.said
+
+
+def test_one_that_is_really_half_as_slow_again_is_found_whatever_else_the_machine_does(real, good, busy, monkeypatch):
+    records = pq.read_table(real["records"], columns=list(Record.model_fields)).slice(0, 500)
+    ours, theirs = estimator.load(good), estimator.load(good)
+    honest = gate.predict
+
+    def predict(model, rows):
+        if model is ours:
+            honest(model, rows.slice(0, (len(rows) + 1) // 2))  # half of the work once more
+        return honest(model, rows)
+
+    monkeypatch.setattr(gate, "predict", predict)
+    for _ in range(3):
+        assert not check_latency(ours, theirs, records, LIMITS).passed

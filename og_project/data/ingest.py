@@ -30,23 +30,8 @@ from pyarrow.parquet import ParquetWriter
 
 from ..config import ProjectError, Settings, root
 from .contract import KEY, Outcome, moment
-from og_project.store import (
-    Store,
-    append,
-    arrow_schema,
-    conditions,
-    connect,
-    ddl,
-    drafts,
-    explained,
-    one_line,
-    parquet,
-    publish,
-    query,
-    reasons,
-    store_of,
-    write,
-)
+from ..files import drafts, publish
+from ..store import Store, append, arrow_schema, conditions, connect, ddl, explained, one_line, parquet, query, reasons, store_of, write
 
 # %% ../../nbs/03_ingest.ipynb #3c2e4158
 HOUR = "Nullable(DateTime64(0, 'UTC'))" # whatever has no value in the source has none here: the check below says so, not a default like 1970

@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 
 from ..data.contract import KEY, TARGET, ZONE, moment
 from ..data.ingest import demo_ingest, months
-from ..store import Store, ahead, connect, drafts, parquet, publish, query, write
+from ..files import drafts, publish
+from ..store import Store, ahead, connect, parquet, query, write
 
 # %% ../../nbs/04_features.ipynb #ad80a65a
 def local_time(

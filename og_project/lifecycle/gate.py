@@ -27,10 +27,11 @@ import pyarrow.compute as pc
 from ..config import GateSettings, ProjectError, Settings, root
 from ..data.contract import TARGET, TIME, Record
 from ..features.build import past
+from ..files import replacing
 from .registry import CHALLENGER, RegistryError, aliased, champion, client, fetch, only, reached, versioned
 from ..model.estimator import Model, ModelError, check_golden, load, predict, scores
 from ..model.evaluate import METRICS, score
-from ..store import Store, connect, parquet, properties, query, replacing
+from ..store import Store, connect, parquet, properties, query
 
 # %% ../../nbs/09b_gate.ipynb #c6e4db37
 @dataclass(frozen=True)
@@ -60,11 +61,12 @@ def better(new:dict[str, float], old:dict[str, float])->float: # METRICS, of bot
 
 def gain(target:np.ndarray, ours:np.ndarray, theirs:np.ndarray)->float: # (n,) each
     "How much better `ours` is than `theirs`; not a number where the metric has none."
-    try: return better(score(target, ours), score(target, theirs))
+    try: return better(score(target, ours, [DECIDING]), score(target, theirs, [DECIDING]))
     except ValueError: return float("nan") # one class alone has no area under a curve
 
 def interval(target:np.ndarray, ours:np.ndarray, theirs:np.ndarray, repeats:int)->tuple[float, float, float]: # low, estimate, high
     "The gain with its 95% interval, from a paired bootstrap."
+    if np.array_equal(ours, theirs): return 0.0, 0.0, 0.0
     draw = np.random.default_rng(1)
     draws = [draw.integers(0, len(target), len(target)) for _ in range(repeats)]
     values = np.array([gain(target[d], ours[d], theirs[d]) for d in draws])
@@ -161,6 +163,7 @@ def cost_ratio(ours:Model, theirs:Model, records:pa.Table, limit:float, most:int
         low, median, high = ratio_interval(ratios)
         if low > limit or high < limit or len(ratios) >= most: return low, median, high
 
+# %% ../../nbs/09b_gate.ipynb #f5bc8c3a
 def check_latency(ours:Model, theirs:Model, records:pa.Table, limits:GateSettings)->Check:
     "Is it about as fast?"
     found = {count: cost_ratio(ours, theirs, records[:count], limits.latency) for count in (1, 500)}

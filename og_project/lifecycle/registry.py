@@ -31,9 +31,10 @@ from mlflow.exceptions import MlflowException
 
 from ..config import ProjectError, Settings, anchored, root
 from ..data.contract import EXAMPLE, Answer, Record
+from ..files import replacing
 from .pipeline import read_env, read_stages, resolve
 from ..model.estimator import ModelError, verify
-from ..store import properties, replacing
+from ..store import properties
 
 # %% ../../nbs/09_registry.ipynb #af325689
 CHAMPION, CHALLENGER = "champion", "challenger" # what serves; what was registered last and wants to
@@ -44,7 +45,6 @@ class RegistryError(ProjectError):
 def redacted(text:str)->str:
     "A URL, or a text that holds one, without the user and password of it."
     return re.sub(r"//[^/@\s]+@", "//***@", text)
-
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
 
 def place_of(config:Settings)->str: # of a registry; whether there is one is not looked at
@@ -63,6 +63,7 @@ def has_registry(
             return bool(file.execute("SELECT 1 FROM sqlite_master WHERE name = 'registered_models'").fetchone())
     except sqlite3.Error: return False
 
+# %% ../../nbs/09_registry.ipynb #3ef59970
 def client(
     config:Settings,
     make:bool=False, # Begin a registry where there is none? Only whoever registers does
@@ -188,6 +189,7 @@ def signature()->Any: # MLflow's
                                            for name, (spec, nullable) in properties(model).items()])
     return ModelSignature(columns(Record, asked), columns(Answer, kinds))
 
+# %% ../../nbs/09_registry.ipynb #116c539e
 def record_model(
     mlflow:MlflowClient,
     run:str,

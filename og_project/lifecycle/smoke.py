@@ -105,6 +105,7 @@ def total(pages:list[str])->dict[tuple[str, str], float]:
     for replica, after in last.items(): new.update({key: value - first[replica].get(key, 0) for key, value in after.items()})
     return dict(new)
 
+# %% ../../nbs/12a_smoke.ipynb #f4443394
 def rates(new:dict[tuple[str, str], float], limit:float=1.0)->dict[str, float]: # as of `total`; seconds
     "Requests, share of errors of ours, an upper bound of the 99th percentile in seconds, and how many requests took longer than a limit."
     requests = sum(value for (kind, _), value in new.items() if kind == "status")

@@ -44,6 +44,7 @@ def rounds_shown(rounds:int)->Any: # tqdm's
     every, delay = (0.5, 2) if out.isatty() else (10, 10)
     return tqdm(total=rounds, desc="training", unit="round", file=out, mininterval=every, delay=delay, leave=False)
 
+# %% ../../nbs/05_estimator.ipynb #822a5f85
 def fit(
     train:pa.Table,       # FEATURES (float32) and TARGET, without nulls
     valid:pa.Table,       # The same, later: training stops when these get no better

@@ -90,6 +90,7 @@ async def answer_rows(
         return render(found, version)
     return await service.batcher.answer(Job(rows, state["request_id"], explain, noted, repeat, state["permit"], request.receive))
 
+# %% ../../nbs/10g_handlers.ipynb #a4500ef6
 async def once(
     service:Service,
     request:Request,
@@ -105,7 +106,6 @@ async def once(
     service.metrics["og_requests_repeated_total"].inc()
     status = 207 if b'"status":"unknown"' in before else 200
     return Response(before, status, media_type=JSON, headers={"idempotency-replayed": "true"})
-
 LARGE = 256 * 2**10 # bytes of a body that is read in a thread, so that others are answered meanwhile
 
 async def beside(size:int, read:Callable[..., Any], *args:Any)->Any:
@@ -115,6 +115,8 @@ async def beside(size:int, read:Callable[..., Any], *args:Any)->Any:
 def reply(content:Any, status:int=200, **headers:str)->Response:
     "A JSON answer."
     return Response(orjson.dumps(content), status, media_type=JSON, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+# %% ../../nbs/10g_handlers.ipynb #427ddc60
 def wants_reasons(request:Request)->bool:
     "Is `?explain=true` there? Raises `Refused` for another value."
     if not request.scope["query_string"]: return False
@@ -165,6 +167,7 @@ async def predict(service:Service, request:Request)->Response:
     if kind_of(request, JSON, ARROW_STREAM) == JSON: return await predict_json(service, request)
     return await predict_arrow(service, request)
 
+# %% ../../nbs/10g_handlers.ipynb #60f285a2
 async def read_parts(file:Any, size:int=2**20)->AsyncIterator[bytes]:
     "A file in parts."
     with file:
@@ -245,9 +248,9 @@ def errors_of(e:ValidationError|RequestValidationError|BadRecords)->list[dict[st
 def flat_errors(e:ValidationError)->str:
     "The same as one text."
     return "; ".join(f"{'.'.join(map(str, d['loc']))}: {d['msg']}" for d in errors_of(e))
-
 FULL = "predictions cannot be recorded now, so none is answered: the journal is full"
 
+# %% ../../nbs/10g_handlers.ipynb #910a1909
 def answered_error(request:Request, e:Exception)->Response:
     "The answer to a request that failed, in words for its caller."
     request_id, headers = request.scope.get("state", {}).get("request_id", ""), dict[str, str]()

@@ -31,22 +31,11 @@ import pyarrow as pa
 from ..config import JournalSettings, ProjectError, Settings, SettingsError, root, secret
 from ..data.contract import TARGET, Answer, Record
 from ..model.estimator import RECORD
-from og_project.store import (
-    ARROW,
-    Store,
-    StoreError,
-    append,
-    arrow_schema,
-    columns,
-    compact,
-    ddl,
-    explained,
-    holding,
-    replacing,
-    statements,
-    store_of,
-    sync,
-)
+
+# %% ../../nbs/10_journal.ipynb #6c8326de
+from ..compaction import compact
+from ..files import holding, replacing, sync
+from ..store import ARROW, Store, StoreError, append, arrow_schema, columns, ddl, explained, statements, store_of
 
 # %% ../../nbs/10_journal.ipynb #520ad9f0
 def new_ids(count:int)->pa.StringArray: # (count,) "0192f3c4-..."
@@ -305,6 +294,7 @@ class Draft:
             segment.path.unlink(missing_ok=True)
             os.close(segment.descriptor)
 
+# %% ../../nbs/10_journal.ipynb #6c64aea4
 def sweep(folder:Path)->None:
     "Remove what processes that are gone left of unfinished streams."
     for path, _ in sealed(folder, DRAFT): path.unlink()
@@ -322,6 +312,7 @@ def sealed(folder:Path, tail:str=TAIL)->Iterator[tuple[Path, IO[bytes]]]:
             except FileNotFoundError: continue # shipped between opening and locking
             if same: yield path, file # else it was shortened meanwhile
 
+# %% ../../nbs/10_journal.ipynb #e47aa6e2
 def ship(
     folder:Path,
     store:Store,
@@ -359,6 +350,7 @@ def count_loss(folder:Path, segment:str, rows:int)->None:
         os.fsync(file.fileno())
     log.warning("%d predictions are dropped: the store does not take them and the journal is full (journal.full: drop)", rows)
 
+# %% ../../nbs/10_journal.ipynb #3813c6f7
 def shorten(
     path:Path,       # A segment that this process has locked
     file:IO[bytes],  # The same, opened
@@ -378,6 +370,7 @@ def shorten(
     path.unlink()
     return sum(rows)
 
+# %% ../../nbs/10_journal.ipynb #8ae249ed
 def drop_oldest(folder:Path, budget:float)->int: # bytes -> rows lost
     "Drop the oldest predictions of sealed segments until the folder is within its budget."
     lost = 0

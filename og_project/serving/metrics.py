@@ -156,7 +156,6 @@ class Distribution:
 def standard_output()->Any:
     "The process's own, as bytes, whatever a notebook or a test made of `sys.stdout`."
     return open(1, "wb", closefd=False) # noqa: SIM115 - it stays open as long as the process
-
 PROBES = ("/health", "/metrics", "/v2/health", "/ping") # asked again and again by machines: that it went well is no news
 
 class AccessLog:
@@ -183,6 +182,8 @@ class AccessLog:
             self.stream.write(b"\n".join(lines) + b"\n")
             self.stream.flush()
         except OSError: pass # nobody reads the log: no reason to refuse a prediction
+
+# %% ../../nbs/10a_metrics.ipynb #1d70dd64
 def short_line(request_id:str, method:str, path:str, status:int, seconds:float, more:dict[str, Any])->bytes:
     "A request as somebody at a terminal reads it."
     records = f", {more['og.records']} record{'s' if more['og.records'] != 1 else ''}" if "og.records" in more else ""

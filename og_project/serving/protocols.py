@@ -165,6 +165,7 @@ def tensor_of(tensor:Any, most:int)->tuple[str, str, list[int]]: # name, datatyp
     check_rows(shape[0] if shape else 1, most)
     return name, datatype, shape
 
+# %% ../../nbs/10e_protocols.ipynb #95c5b684
 def tensors(body:bytes, header_length:int|None, most:int=10_000)->tuple[dict[str, Any], dict[str, list[Any]]]: # The JSON, and the elements by name
     "A request taken apart. Raises `BadBody`, `BadRecords`, `TooLarge`."
     split = len(body) if header_length is None else header_length

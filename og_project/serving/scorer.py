@@ -6,9 +6,9 @@
 __all__ = ['log', 'MOMENT', 'Moment', 'PROPERTIES', 'NAME', 'Name', 'Asked', 'ONE', 'MANY', 'OPERATORS', 'MOST_TEXT', 'RULES',
            'LABELS', 'PERSONAL', 'INLINE', 'MOST', 'PIECE', 'MOST_BATCH', 'moment_schema', 'asked_fields', 'BadBody',
            'lenient', 'plain', 'read_json', 'TooLarge', 'BadRecords', 'wrong', 'cast', 'text_bytes', 'check_names',
-           'read_table', 'NoModel', 'CallerGone', 'Scored', 'Scorer', 'as_found', 'Job', 'Batcher', 'wanted', 'settle',
-           'ids_of', 'answers_of', 'explain_all', 'BadStream', 'unpacked_bytes', 'check_sizes', 'pieces',
-           'score_stream', 'run', 'together', 'repeats_of']
+           'read_table', 'NoModel', 'CallerGone', 'Scored', 'Scorer', 'as_found', 'Job', 'Batcher', 'watch', 'wanted',
+           'settle', 'ids_of', 'answers_of', 'explain_all', 'BadStream', 'unpacked_bytes', 'check_sizes', 'pieces',
+           'answer_batch', 'score_stream', 'run', 'together', 'repeats_of']
 
 # %% ../../nbs/10d_scorer.ipynb #f0b4350b
 import asyncio
@@ -262,7 +262,9 @@ class Scorer:
 # %% ../../nbs/10d_scorer.ipynb #e6641056
 INLINE, MOST = 2048, 8192 # records that are scored on the event loop (some milliseconds of work); records of one batch
 
-def as_found(answers:list[dict[str, Any]], version:str)->list[dict[str, Any]]: return answers
+def as_found(answers:list[dict[str, Any]], version:str)->list[dict[str, Any]]:
+    "The answers as they are."
+    return answers
 
 @dataclass(slots=True)
 class Job:
@@ -325,7 +327,7 @@ class Batcher:
             self.busy = True
             done = asyncio.get_running_loop().run_in_executor(self.threads, run, self.scorer, jobs)
             done.add_done_callback(partial(self.after, jobs))
-        for job in self.waiting: self.watch(job)
+        for job in self.waiting: watch(job)
 
     def after(self, jobs:list[Job], future:asyncio.Future)->None:
         "The thread is free again."
@@ -333,15 +335,16 @@ class Batcher:
         settle(jobs, future.result())
         if self.waiting and not self.planned: self.flush()
 
-    def watch(self, job:Job)->None:
-        "Notice when the caller of a request that has to wait goes away."
-        if job.receive is None: return
-        receive, job.receive = job.receive, None
-        async def gone()->None:
-            while (await receive())["type"] != "http.disconnect": pass
-            if job.permit.refuse() and not job.answered.done(): job.answered.set_exception(CallerGone())
-        task = asyncio.get_running_loop().create_task(gone())
-        job.answered.add_done_callback(lambda _: task.cancel())
+# %% ../../nbs/10d_scorer.ipynb #31eaf69c
+def watch(job:Job)->None:
+    "Notice when the caller of a request that has to wait goes away."
+    if job.receive is None: return
+    receive, job.receive = job.receive, None
+    async def gone()->None:
+        while (await receive())["type"] != "http.disconnect": pass
+        if job.permit.refuse() and not job.answered.done(): job.answered.set_exception(CallerGone())
+    task = asyncio.get_running_loop().create_task(gone())
+    job.answered.add_done_callback(lambda _: task.cancel())
 
 def wanted(jobs:list[Job])->list[Job]:
     "Those whose callers still wait; from now on they are answered."
@@ -379,7 +382,6 @@ PIECE = 32_768 # rows: numpy holds the interpreter while it works on them, and o
 
 class BadStream(ValueError):
     "What came is no Arrow stream, or not all of one."
-
 MOST_BATCH = 256 * 2**20 # bytes of one record batch when it is unpacked
 
 def unpacked_bytes(message:Any)->int: # pyarrow's `Message`
@@ -398,6 +400,7 @@ def unpacked_bytes(message:Any)->int: # pyarrow's `Message`
     places = [struct.unpack_from("<qq", meta, buffers + 4 + 16 * i) for i in range(at("I", buffers))]
     return sum(max(0, struct.unpack("<q", body.slice(offset, 8).to_pybytes())[0]) for offset, length in places if length >= 8)
 
+# %% ../../nbs/10d_scorer.ipynb #8a8f9845
 def check_sizes(source:Any)->None:
     "Look through the messages of a stream without unpacking them. Raises `TooLarge`, `BadStream`."
     try:
@@ -424,6 +427,12 @@ def pieces(
     except (pa.ArrowException, OSError, UnicodeError) as e: raise BadStream(f"the body is no Arrow stream: {str(e).splitlines()[0][:200]}") from None
 
 # %% ../../nbs/10d_scorer.ipynb #29f52208
+def answer_batch(ids:pa.Array, answers:dict[str, np.ndarray], schema:pa.Schema)->pa.RecordBatch:
+    "Answers as a stream has them: `id`, and the contract's `Answer`."
+    values = [pa.array(column, kind.type) for column, kind in zip(answers.values(), arrow_schema(Answer), strict=True)]
+    return pa.RecordBatch.from_arrays([ids, *values], schema=schema)
+
+# %% ../../nbs/10d_scorer.ipynb #d742848f
 def score_stream(
     scorer:Scorer,
     source:Path,       # The request: an Arrow stream
@@ -450,8 +459,7 @@ def score_stream(
     try:
         with pa.memory_map(str(source)) as file, pa.OSFile(str(sink), "wb") as out, pa.ipc.new_stream(out, schema) as writer:
             for ids, found in ahead(scored, ((piece,) for piece in pieces(file, checked=True)), begin=gently):
-                values = [pa.array(column, kind.type) for column, kind in zip(found.answers.values(), arrow_schema(Answer), strict=True)]
-                writer.write_batch(pa.RecordBatch.from_arrays([ids, *values], schema=schema))
+                writer.write_batch(answer_batch(ids, found.answers, schema))
         if not permit.commit(): raise CallerGone
         draft.keep()
     except BaseException:
@@ -482,6 +490,7 @@ def together(scorer:Scorer, jobs:list[Job])->list[Any]:
     scorer.record(scored, ids, requests, repeats_of(jobs, sent))
     return sent
 
+# %% ../../nbs/10d_scorer.ipynb #314c5e5a
 def repeats_of(jobs:list[Job], sent:list[Any])->tuple[list[str], list[str]]|None:
     "The keys and answers of the requests that may be sent again, beside the first row of each."
     if not any(job.repeat for job in jobs): return None

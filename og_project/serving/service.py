@@ -41,6 +41,7 @@ def in_words(about:dict[str, Any])->str: # of a version
     found = quality(about.get("tags", {}))
     return f": {', '.join(f'{name} {value:.4g}' for name, value in list(found.items())[:4])}" if found else ""
 
+# %% ../../nbs/10f_service.ipynb #ecb2b53e
 class Service:
     "One worker."
     def __init__(self, config:Settings, served:Served|None=None):
@@ -162,6 +163,7 @@ class Report:
     repeat: tuple[str, str] | None = None # the key and the body's hash of a request that may be sent again
     permit: Permit = field(default_factory=Permit)
 
+# %% ../../nbs/10f_service.ipynb #a2e90487
 def record_outcomes(service:Service, report:Report)->tuple[list[dict[str, str]], Any]: # For each: id, status; what `render` made
     "Keep outcomes by the ids of their predictions. Raises `StoreError` and `CallerGone`; then nothing was kept."
     store, ids = service.store(), [item.id for item in report.items]

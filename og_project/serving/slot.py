@@ -21,8 +21,9 @@ from typing import Any
 from ..config import ProjectError, Settings, root
 from ..data.contract import EXAMPLE, Record
 from ..features.build import as_of, ready, refresh
+from ..files import replacing
 from ..model.estimator import Model, ModelError, check_golden, explain, load, predict, rows_table
-from ..store import replacing, store_of
+from ..store import store_of
 
 # %% ../../nbs/10c_slot.ipynb #d302b1c3
 log = logging.getLogger("og.slot")
