@@ -29,7 +29,7 @@ from og_project.model.estimator import RECORD
 from og_project.serving.guard import new_key
 from og_project.serving.journal import schema_sql
 from og_project.serving.protocols import INPUTS
-from og_project.serving.scorer import PROPERTIES
+from og_project.serving.records import PROPERTIES
 from og_project.store import arrow_schema, conditions, connect, create, parquet, query, reasons, write
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"

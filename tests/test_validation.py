@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from og_project.data.contract import EXAMPLE, Record
 from og_project.model.estimator import RECORD, rows_table
 from og_project.serving.protocols import rows_of_mlflow, tensors, unpacked
-from og_project.serving.scorer import PROPERTIES, BadRecords, read_json, read_table
+from og_project.serving.records import PROPERTIES, BadRecords, read_json, read_table
 
 
 def values(name: str) -> st.SearchStrategy:

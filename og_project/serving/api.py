@@ -41,7 +41,8 @@ from og_project.serving.handlers import (
 )
 from .metrics import as_text, log_json
 from .protocols import INPUTS, OUTPUTS
-from .scorer import Asked, NoModel
+from .records import Asked
+from .scorer import NoModel
 from .service import Outcome, Service, about_model, promotions, ticking, traffic
 from .slot import Served, refresh_lookups
 

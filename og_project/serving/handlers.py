@@ -29,7 +29,8 @@ from .guard import Refused
 from .idempotency import body_hash, key_of
 from .journal import JournalFull
 from .protocols import asked_of_mlflow, asked_of_v2, check_nodes, reply_of_v2, tensors, wanted_of_v2
-from .scorer import BadBody, BadRecords, BadStream, CallerGone, Job, NoModel, TooLarge, read_json, score_stream
+from .records import BadBody, BadRecords, TooLarge, read_json
+from .scorer import BadStream, CallerGone, Job, NoModel, score_stream
 from .service import NO_MODEL, OUTCOMES, Report, Service, record_outcomes
 from .slot import Served
 from ..store import StoreError

@@ -262,7 +262,7 @@ class Journal:
 
 # %% ../../nbs/10_journal.ipynb #35a6ec89
 class Draft:
-    "The predictions of one stream, until they are kept or dropped; safe to use from several threads."
+    "The predictions of one stream, until they are kept; dropped when the block fails. Safe to use from several threads."
     def __init__(self, journal:Journal):
         self.journal, self.lock, self.segments, self.dropped = journal, threading.Lock(), list[Segment](), False
 
@@ -276,6 +276,11 @@ class Draft:
             if not self.segments or self.segments[-1].size > LARGE:
                 self.segments.append(Segment(self.journal.folder, self.journal.schema, durable=False, tail=DRAFT))
             self.segments[-1].write(payload, batch.num_rows)
+
+    def __enter__(self)->"Draft": return self
+
+    def __exit__(self, kind:Any, *_:Any)->None:
+        if kind: self.drop()
 
     def keep(self)->None:
         "Let all of it be shipped; the disk has it when this returns, if the journal is durable."

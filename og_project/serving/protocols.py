@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from ..data.contract import Answer
 from ..model.estimator import RECORD
-from .scorer import MANY, MOST_TEXT, PROPERTIES, BadBody, BadRecords, TooLarge, check_names, lenient, plain, read_table
+from .records import MANY, MOST_TEXT, PROPERTIES, BadBody, BadRecords, TooLarge, check_names, lenient, plain, read_table
 from ..store import arrow_schema
 
 # %% ../../nbs/10e_protocols.ipynb #ec4118df
