@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS = true
 export MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline test image image-test stack-test airflow-test gitlab-test lint lint-lock lint-secrets lint-vulnerabilities export dag lock serve lab mlflow bench clean
+.PHONY: help setup pipeline test quick image image-test stack-test airflow-test gitlab-test lint lint-lock lint-secrets lint-vulnerabilities export dag lock serve lab mlflow bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,9 +36,18 @@ pipeline: setup ## run the main job: data, features, model, report, a registered
 	@$(BIN)/dvc repro
 	@$(BIN)/og register --promote-first
 
-test: setup ## pass every test (minutes; `pytest -m "not slow"` for the quick ones)
-	@$(BIN)/nbdev_test --n_workers 2
+QUIET = run() { out=$$("$$@" 2>&1) || { printf '%s\n' "$$out"; exit 1; }; }; run
+test: setup ## pass every test (minutes; `make quick` for the quick ones)
+	@$(QUIET) $(BIN)/nbdev_test --n_workers 2
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+CHANGED = git diff --name-only HEAD -- nbs; git ls-files -o --exclude-standard -- nbs
+quick: setup ## before a commit: lint, the notebooks that changed, the tests that need no server
+	@$(BIN)/ruff check -q .
+	@$(BIN)/mypy >/dev/null || $(BIN)/mypy
+	@$(BIN)/og clean --check && $(BIN)/og dag --check
+	@for notebook in $$($(CHANGED)); do echo "$$notebook"; $(QUIET) $(BIN)/nbdev_test --path "$$notebook"; done
+	@$(BIN)/pytest -n 2 -m "not slow and not server"
 
 DOCKER ?= docker
 IMAGE  ?= og-project:$(shell git rev-parse --short HEAD)

@@ -1,4 +1,5 @@
 "What the tests share: real products, a real copy of the project, real servers."
+import fcntl
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,11 +34,38 @@ ENVIRONMENT = {"PLOOMBER_STATS_ENABLED": "false", "DVC_NO_ANALYTICS": "true", "M
 PARAMS = {"objective": "binary", "num_leaves": 31, "num_boost_round": 60, "num_threads": 2}
 
 
+HEAVY = {"real", "site", "running", "registry", "clickhouse", "browser", "project", "cleaned", "small", "lab", "parts", "good"}  # fixtures
+
+
+def pytest_collection_modifyitems(items) -> None:
+    "`make quick` leaves out what needs a server or the whole year."
+    for item in items:
+        if HEAVY & set(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    "One line for each reason of skipping: what to install, or which command runs it."
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"{count} skipped: {reason}")
+
+
 @pytest.fixture(scope="session")
 def real(tmp_path_factory) -> dict[str, Path]:
-    "The products of the stages on all the real flights, with a small model, made by the exported functions."
-    place = tmp_path_factory.mktemp("real")
-    made = {name: place / name for name in ("raw", "external", "records", "rejected", "features", "lookups", "fitted")}
+    "The products of the stages on all the real flights, with a small model, made by the exported functions: once for all processes that test."
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (shared / "real.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        names = ("raw", "external", "records", "rejected", "features", "lookups", "fitted")
+        if not (shared / "real").exists():
+            make_real({name: shared / "real.draft" / name for name in names})
+            (shared / "real.draft").rename(shared / "real")
+    return {name: shared / "real" / name for name in names}
+
+
+def make_real(made: dict[str, Path]) -> None:
     since, until, store = moment("2013-01-01"), moment("2014-01-01"), connect()
     ingest.keep(ingest.read_files(ingest.package_folder()), made["raw"], made["external"])
     flights, weather = (parquet(made["raw"] / f"{table}.parquet") for table in ingest.EVENTS)
@@ -47,7 +76,6 @@ def real(tmp_path_factory) -> dict[str, Path]:
     booster, _ = estimator.fit(parts["train"], parts["valid"], PARAMS)
     records = pq.read_table(made["records"])
     estimator.save(made["fitted"], booster, made["lookups"], records.slice(records.num_rows - 20), threshold=0.3, windows={})
-    return made
 
 
 @dataclass(frozen=True)

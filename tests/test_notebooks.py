@@ -1,8 +1,10 @@
 "Notebooks are stored clean, in step with the package, and cleaning them takes nothing away that a pipeline needs."
 import json
+import shutil
 
+import httpx
 import pytest
-from conftest import copy_project
+from conftest import copy_project, small_project
 
 from og_project.config import root
 from og_project.lifecycle.pipeline import read_stages
@@ -50,3 +52,99 @@ def test_a_notebook_with_output_is_not_clean(cleaned):
     path.write_text(json.dumps(notebook))
     cleaned.run("nbdev_clean")
     assert '"execution_count": 7' not in path.read_text()
+
+
+# --- as people have them ----------------------------------------------------------------------------------------------------
+
+CODE = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return small_project(tmp_path_factory.mktemp("people") / "a {folder} of Zoë's", every=40)
+
+
+def change(path, edit) -> None:
+    notebook = json.loads(path.read_text())
+    edit(notebook)
+    path.write_text(json.dumps(notebook))
+
+
+def add(*sources: str):
+    "Cells right below the parameters."
+    def edit(notebook) -> None:
+        at = next(i for i, cell in enumerate(notebook["cells"]) if cell["metadata"].get("tags") == ["parameters"])
+        notebook["cells"][at + 1:at + 1] = [CODE | {"source": source} for source in sources]
+    return edit
+
+
+def without_kernel(notebook) -> None:
+    notebook["metadata"].pop("kernelspec")
+
+
+def older(notebook) -> None:
+    notebook["nbformat_minor"] = 4
+    [cell.pop("id", None) for cell in notebook["cells"]]
+
+
+def with_outputs(notebook) -> None:
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell |= {"execution_count": 3, "outputs": [{"output_type": "stream", "name": "stdout", "text": ["old"]}]}
+
+
+EVERYTHING = [add("%matplotlib inline", "!ls", "%%time\nx = 1", "sorted?", "# nothing but a comment", "found = !ls", "", "%%bash\nls | wc"),
+              without_kernel, older, with_outputs]
+
+
+@pytest.mark.slow
+def test_a_notebook_as_people_have_it_runs_everywhere(small):
+    path = small.folder / "nbs/03_ingest.ipynb"
+    good = path.read_text()
+    for edit in EVERYTHING:
+        change(path, edit)
+    env = small.folder / "env.yaml"
+    env.write_text(env.read_text().replace('"2014-01-01"', "2014-01-01"))
+    small.run("og", "dag")
+    small.run("og", "run", "ingest")
+    report = (small.folder / "reports/03_ingest.html").read_text()
+    assert str(small.folder) not in report and "What was found" in report and "show the code" in report
+    small.run("ploomber", "build", "--partially", "ingest", "--force")
+    small.run("nbdev_export")
+    small.run("og", "clean")
+    assert "outputs" in path.read_text() and '"text"' not in path.read_text()
+    path.write_text(good)
+
+
+@pytest.mark.parametrize("edit, said", [
+    (lambda notebook: [cell.update(metadata={}) for cell in notebook["cells"]], "no cell is tagged `parameters`"),
+    (lambda notebook: notebook["cells"].append(CODE | {"metadata": {"tags": ["parameters"]}, "source": "a = 1"}), "2 cells are tagged"),
+    (lambda notebook: notebook.update(cells=[c for c in notebook["cells"] if "## Run" not in "".join(c["source"])]), "no text cell that begins"),
+    (add("a = = 1"), "line 1 of the cell"),
+    (lambda notebook: notebook.pop("cells"), "no list of cells"),
+])
+def test_what_cannot_run_is_one_line_that_says_where_and_what_to_do(small, edit, said):
+    path = small.folder / "nbs/06_train.ipynb"
+    good = path.read_text()
+    change(path, edit)
+    for command in (("og", "run", "train"), ("og", "dag", "--check"), ("ploomber", "status")):
+        if command[1] == "run" and not (small.folder / "data/processed/lookups").exists():
+            (small.folder / "data/processed/lookups").mkdir(parents=True)
+        done = small.run(*command, check=False)
+        told = done.stdout + done.stderr
+        assert done.returncode and ("Traceback" not in told), told[-500:]
+        assert said in told or "which is not there" in told, told[-500:]
+    path.write_text(good)
+
+
+@pytest.mark.slow
+def test_a_downloaded_archive_in_an_odd_folder_runs_the_pipeline(small):
+    "No git, and a path with a blank, braces, an apostrophe and a letter outside ASCII."
+    shutil.rmtree(small.folder / ".git")
+    (small.folder / ".venv").symlink_to(root() / ".venv")
+    small.run(".ci/hooks")
+    small.run("dvc", "repro")
+    assert "version 1" in small.run("og", "register", "--promote-first").stdout
+    with small.serving() as url:
+        example = httpx.get(f"{url}/openapi.json").json()["components"]["schemas"]["Record"]["examples"][0]
+        assert httpx.post(f"{url}/predict/", json=example).status_code == 200, "with a slash at its end"

@@ -390,7 +390,7 @@ def sayable(form: str, row: dict[str, Any]) -> bool:
     return form != "v2" or "" not in row.values()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.builds(lambda base, change: base | change, good, odd), min_size=10, max_size=30))
 def test_a_row_of_a_table_gets_the_verdict_of_json(client, tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("rows") / "rows.parquet"
@@ -433,7 +433,7 @@ BODIES = [("/predict", EXAMPLE), ("/predict", [EXAMPLE, EXAMPLE]), ("/feedback",
 CHANGES = st.sampled_from(BODIES).flatmap(lambda pair: st.tuples(st.just(pair[0]), st.just(pair[1]), st.sampled_from(paths(pair[1])), ANY))
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(CHANGES)
 def test_any_json_in_place_of_any_node_is_answered_or_explained(client, change):
     path, body, at, new = change

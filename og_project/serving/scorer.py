@@ -26,13 +26,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..data.contract import Answer, Record, answer
+from ..data.contract import Answer, answer
 from ..features.build import build_features
 from ..model.estimator import contributions, rows_table, scores
 from .guard import Permit
 from .journal import Draft, Entry, Journal, JournalFull, gently, new_ids, personal
 from .metrics import Distribution, Metrics
-from .records import Asked, BadRecords, TooLarge, read_table
+from .records import BadRecords, TooLarge, read_table
 from .slot import Served, Slot
 from ..store import ahead, arrow_schema, properties
 

@@ -1,0 +1,87 @@
+"""How often the gate refuses a model that is as good as the champion, by check and as a whole; and how often it finds one that is not.
+
+Two models of equal quality are the truth with independent noise of the same size; the records are real, their outcomes are drawn from the truth.
+Latency is measured on two copies of the pipeline's own model, alone and beside two busy processes.
+
+    python bench/gate.py [SEEDS]      # 40; about ten seconds each
+"""
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from og_project.config import root, settings
+from og_project.data.contract import Record
+from og_project.lifecycle import gate
+from og_project.model.estimator import load
+
+ROWS = 10_000
+CHECKS = ("quality", "leak", "slices", "calibration")
+
+
+def shaken(truth: np.ndarray, noise: float, draw: np.random.Generator) -> np.ndarray:
+    "The truth as a model sees it: noise on the log-odds."
+    return 1 / (1 + np.exp(-(np.log(truth / (1 - truth)) + draw.normal(0, noise, len(truth)))))
+
+
+def once(job: tuple[int, float]) -> list[str]:
+    "The checks that refuse one challenger."
+    seed, more = job
+    draw, limits = np.random.default_rng(seed), settings().gate
+    table = pq.read_table(root() / "data/interim/records.parquet", columns=list(Record.model_fields))
+    rows = table.take(np.sort(draw.choice(table.num_rows, ROWS, replace=False)))
+    truth = draw.beta(1.2, 4, ROWS).clip(0.01, 0.99)  # a quarter is late, as in the data
+    target = draw.random(ROWS) < truth
+    theirs, ours = shaken(truth, 0.5, draw), shaken(truth, 0.5 + more, draw)
+    checks = [gate.check_quality(target, ours, theirs, limits), gate.check_leak(target, ours, theirs, limits),
+              gate.check_slices(rows, target, ours, theirs, limits), gate.check_calibration(target, ours, theirs, limits)]
+    return [check.name for check in checks if not check.passed]
+
+
+@contextmanager
+def busy(processes: int):
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    yield
+    for loop in loops:
+        loop.kill()
+
+
+def latency(runs: int, extra: float) -> int:
+    "How many of so many challengers are refused that take so much more processor time."
+    records = pq.read_table(root() / "data/interim/records.parquet", columns=list(Record.model_fields)).slice(0, 500)
+    ours, theirs = load(root() / "models/model"), load(root() / "models/model")
+    honest = gate.predict
+
+    def predict(model, rows):
+        if model is ours and extra:
+            honest(model, rows.slice(0, max(1, int(len(rows) * extra))))
+        return honest(model, rows)
+
+    gate.predict = predict
+    try:
+        return sum(not gate.check_latency(ours, theirs, records, settings().gate).passed for _ in range(runs))
+    finally:
+        gate.predict = honest
+
+
+def main() -> None:
+    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    print("| challenger | " + " | ".join(CHECKS) + " | any |\n|---|" + "---|" * (len(CHECKS) + 1))
+    with ProcessPoolExecutor(2) as pool:
+        for name, more in {"as good as the champion": 0.0, "noise 1.3 times": 0.15, "noise 1.6 times": 0.3}.items():
+            found = list(pool.map(once, [(seed, more) for seed in range(seeds)]))
+            counts = Counter(check for refused in found for check in refused)
+            print(f"| {name} | " + " | ".join(f"{counts[check]} of {seeds}" for check in CHECKS) + f" | {sum(map(bool, found))} of {seeds} |")
+    print("\n| challenger | latency refuses | beside two busy processes |\n|---|---|---|")
+    for name, extra in {"a copy of the champion": 0.0, "1.5 times the processor time for many records": 0.5}.items():
+        alone = latency(20, extra)
+        with busy(2):
+            print(f"| {name} | {alone} of 20 | {latency(20, extra)} of 20 |")
+
+
+if __name__ == "__main__":
+    main()
