@@ -21,14 +21,14 @@ help: ## list the verbs
 
 setup: .venv/ready ## make the locked environment in .venv (everything else calls it)
 
-.venv/ready: requirements-dev.txt setup.py settings.ini .ci/hooks $(wildcard config/jupyter/*.json config/jupyter/labconfig/*.json)
+.venv/ready: requirements-dev.txt setup.py settings.ini .ci/hooks $(wildcard .jupyter/*.json .jupyter/labconfig/*.json)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed, {sys.executable} is {v[0]}.{v[1]}: call make with PYTHON=/path/to/python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@command -v uv >/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check $$(grep -o '^uv==[0-9.]*' requirements-dev.txt)
 	@echo "installing the locked environment into .venv (about a minute the first time)"
 	@VIRTUAL_ENV="$(CURDIR)/.venv" $(UV) pip sync -q --require-hashes requirements-dev.txt
 	@VIRTUAL_ENV="$(CURDIR)/.venv" $(UV) pip install -q --no-deps --no-build-isolation -e . && rm -rf og_project.egg-info build/bdist* build/lib
-	@mkdir -p .venv/etc/jupyter && cp -R config/jupyter/. .venv/etc/jupyter/
+	@mkdir -p .venv/etc/jupyter && cp -R .jupyter/. .venv/etc/jupyter/
 	@.ci/hooks
 	@touch $@
 

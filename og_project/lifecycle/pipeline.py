@@ -24,9 +24,11 @@ from .notebooks import KERNEL, check_parameters, notebook_code, read_notebook, r
 
 # %% ../../nbs/08_pipeline.ipynb #2aa30cb1
 def read_env(path:Path|None=None)->dict[str, Any]: # `None`: the project's `env.yaml`
-    "The parameters of a run, by name. A day is text, with or without quotes."
+    "The parameters of a run, by name. Raises `ProjectError` for a day without quotes."
     found = yaml.safe_load((path or root()/"env.yaml").read_text()) or {}
-    return {name: value.isoformat() if isinstance(value, date) else value for name, value in found.items()}
+    days = [f'{name}: "{value}"' for name, value in found.items() if isinstance(value, date)]
+    if days: raise ProjectError(f"env.yaml: without quotes YAML reads a day as a date, which DVC cannot keep; write {days[0]}")
+    return found
 
 def read_stages(path:Path|None=None)->dict[str, dict[str, Any]]: # Name -> the stage as `pipeline.yaml` has it; `None`: the project's
     "The stages in their order."
@@ -185,10 +187,12 @@ class RunEngine:
 # %% ../../nbs/08_pipeline.ipynb #a2e59f65
 def ploomber_executor()->Any: # Ploomber's own serial executor
     "Teach Ploomber that prose is no code and that imported modules are, and give it the executor that it has anyway."
+    import papermill.execute
     from ploomber.exceptions import SourceInitializationError
     from ploomber.executors import Serial
     from ploomber.sources import NotebookSource
     try:
+        read_env()
         for stage in read_stages().values(): check_stage(root()/stage["source"])
     except ProjectError as e: raise SourceInitializationError(str(e)) from None # one that Ploomber shows without a traceback
 
@@ -196,9 +200,10 @@ def ploomber_executor()->Any: # Ploomber's own serial executor
         source._read_nb_str_unrendered()
         cells = [cell.source for cell in source._nb_obj_unrendered.cells if cell.cell_type == "code"]
         paths = [root()/name for name in dependencies(Path(source.loc), root())]
-        files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+        files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()]
         return "\n".join(cells + [f"{file.name} {sha256(file.read_bytes()).hexdigest()}" for file in files])
     NotebookSource.__str__ = code
+    papermill.execute.parameterize_path = lambda path, parameters: path # a folder may have braces in its name
     return Serial()
 
 # %% ../../nbs/08_pipeline.ipynb #aa18dcc5
@@ -219,7 +224,8 @@ def execute(
     check_stage(notebook)
     executed = report.with_suffix(".ipynb")
     report.parent.mkdir(parents=True, exist_ok=True)
-    try: papermill.execute_notebook(notebook, executed, parameters, engine_name="papermill", kernel_name=KERNEL["name"],
+    plain = lambda path: str(path).replace("{", "{{").replace("}", "}}") # papermill fills in `{name}`
+    try: papermill.execute_notebook(plain(notebook), plain(executed), parameters, engine_name="papermill", kernel_name=KERNEL["name"],
                                     language=KERNEL["language"], cwd=folder, log_output=False, progress_bar=sys.stderr.isatty())
     except papermill.PapermillExecutionError as e:
         cell = "\n".join(f"    {line}" for line in e.source.splitlines())
