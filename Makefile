@@ -29,7 +29,7 @@ setup: .venv/ready ## make the locked environment in .venv (everything else call
 	@VIRTUAL_ENV="$(CURDIR)/.venv" $(UV) pip sync -q --require-hashes requirements-dev.txt
 	@VIRTUAL_ENV="$(CURDIR)/.venv" $(UV) pip install -q --no-deps --no-build-isolation -e . && rm -rf og_project.egg-info build/bdist* build/lib
 	@mkdir -p .venv/etc/jupyter && cp -R .jupyter/. .venv/etc/jupyter/
-	@.ci/hooks
+	@.ci/hooks || echo "git's hooks were not installed: .ci/hooks says why"
 	@touch $@
 
 pipeline: setup ## run the main job: data, features, model, report, a registered champion
