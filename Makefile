@@ -80,7 +80,7 @@ lint: setup ## check style, types, notebooks and package in step, graph in step,
 	@$(BIN)/python monitoring/dashboards.py --check
 	@$(BIN)/check-jsonschema -q --builtin-schema vendor.gitlab-ci .gitlab-ci.yml
 	@$(BIN)/hadolint Dockerfile
-	@$(BIN)/shellcheck .ci/run setup.sh tests/stack/*.sh
+	@$(BIN)/shellcheck .ci/run .ci/hooks setup.sh tests/stack/*.sh
 	@$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.yml
 
 lint-lock: setup ## check that requirements*.txt follow settings.ini (asks the package index)
