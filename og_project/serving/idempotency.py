@@ -92,9 +92,9 @@ def stored(store:Store, keys:list[str]|None=None)->dict[str, Kept]: # `None`: al
     found: dict[str, Kept] = {}
     for table, at in (("predictions", "predicted_at"), ("feedback", "received_at")):
         which = "idempotency_key IN {keys:Array(String)}" if keys else "idempotency_key != ''"
-        sql = (f"SELECT idempotency_key, idempotency_answer FROM {table} WHERE {which} AND {at} >= now() - toIntervalHour({{hours:UInt8}}) "
+        sql = (f"SELECT idempotency_key, idempotency_answer FROM {table} WHERE {which} AND {at} >= now() - toIntervalHour(24) "
                f"ORDER BY {at} DESC LIMIT 100000")
-        found |= in_table(query(store, sql, {"keys": keys or [], "hours": 24 if keys else 2}))
+        found |= in_table(query(store, sql, {"keys": keys or []}))
     return found
 
 # %% ../../nbs/10ea_idempotency.ipynb #b0dc15e7
@@ -134,7 +134,8 @@ class Repeats:
         with self.lock: found = self.segments.find()
         try: more = stored(self.store(), None if not self.loaded else [key])
         except StoreError: more = {}
-        else: self.loaded = True
+        else:
+            self.evicted, self.loaded = self.evicted or len(more) >= 100_000, True # that many are read at most
         for name, one in (more | found).items():
             if name not in self.known: self.add(name, one)
         return self.known[key][1] if key in self.known else None
