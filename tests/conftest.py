@@ -1,20 +1,25 @@
 "What the tests share: real products, a real copy of the project, real servers."
+import atexit
 import fcntl
 import json
 import os
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import forkserver
 import httpx
 import numpy as np
 import pyarrow as pa
@@ -78,6 +83,48 @@ def make_real(made: dict[str, Path]) -> None:
     estimator.save(made["fitted"], booster, made["lookups"], records.slice(records.num_rows - 20), threshold=0.3, windows={})
 
 
+FORKED = ("og", "ploomber", "nbdev_export", "nbdev_clean")
+
+
+@cache
+def fork_server() -> Path:
+    "A folder with commands that run in forks of one process (tests/forkserver.py), and with its socket."
+    folder = Path(tempfile.mkdtemp(prefix="og-"))
+    script = Path(forkserver.__file__)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OG_")}
+    process = subprocess.Popen([sys.executable, script, folder / "socket"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean | ENVIRONMENT)
+    assert process.stdout.readline() == b"ready\n"
+    atexit.register(lambda: (process.stdin.close(), process.wait(), shutil.rmtree(folder)))
+    for name in FORKED:
+        call = f"import sys; sys.path.insert(0, {str(script.parent)!r}); import forkserver; "
+        call += f"forkserver.stand_in({str(folder / 'socket')!r}, [{name!r}, *sys.argv[1:]])"
+        (folder / name).write_text(f"#!{sys.executable} -IS\n{call}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+class Forked:
+    "A command that runs in a fork, with what `subprocess.Popen` has for it."
+
+    def __init__(self, command: tuple[str, ...], folder: Path, environment: dict[str, str], out: IO[bytes]):
+        with Path(os.devnull).open("rb") as nothing:
+            streams = (nothing.fileno(), out.fileno(), out.fileno())
+            self.connection, self.pid = forkserver.ask(str(fork_server() / "socket"), list(command), str(folder), environment, streams)
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None and select.select([self.connection], [], [], 0)[0]:
+            self.returncode = forkserver.exit_code(self.connection)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None and not select.select([self.connection], [], [], timeout)[0]:
+            raise TimeoutError(f"process {self.pid} did not end within {timeout} s")
+        code = self.poll()
+        assert code is not None
+        return code
+
+
 @dataclass(frozen=True)
 class Project:
     "A copy of the project in a folder of its own, with its own git, DVC cache and registry."
@@ -86,16 +133,20 @@ class Project:
 
     def environment(self, more: dict[str, str]) -> dict[str, str]:
         "The environment variables of a command in the copy."
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        path = f"{fork_server()}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("OG_")}
         return clean | ENVIRONMENT | {"PATH": path, "PYTHONPATH": str(self.folder), "OG_ROOT": str(self.folder)} | more
 
     @contextmanager
-    def start(self, *command: str, log: Path | None = None, **more: str) -> Iterator[subprocess.Popen]:
+    def start(self, *command: str, log: Path | None = None, **more: str) -> Iterator[subprocess.Popen | Forked]:
         "Run a command in the background, as the leader of its own group, until the block ends."
         with (log or Path(os.devnull)).open("ab") as out:
-            process = subprocess.Popen(command, cwd=self.folder, env=self.environment(more), start_new_session=True, stdout=out, stderr=out,
-                                       preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's background job ignores it
+            env = self.environment(more)
+            if command[0] in FORKED:
+                process = Forked(command, self.folder, env, out)
+            else:
+                process = subprocess.Popen(command, cwd=self.folder, env=env, start_new_session=True, stdout=out, stderr=out,
+                                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's background job ignores it
         try:
             yield process
         finally:
@@ -141,12 +192,18 @@ def copy_project(folder: Path) -> Project:
     return project
 
 
+def replace(file: Path, old: str, new: str) -> None:
+    "Put one text in place of another, which must be there."
+    text = file.read_text()
+    assert old in text, f"{file} has no {old!r}"
+    file.write_text(text.replace(old, new))
+
+
 def small_project(folder: Path, every: int = 5) -> Project:
     "A copy whose data are every fifth flight, and whose model is small."
     project = copy_project(folder)
     sample(project.folder / "sample", every)
-    base = project.folder / "config/base.yml"
-    base.write_text(base.read_text().replace("num_boost_round: 1500", "num_boost_round: 30"))
+    replace(project.folder / "config/base.yml", "num_boost_round: 1500", "num_boost_round: 30")
     local = project.folder / "config/config_local.yml"
     local.write_text(local.read_text().replace("source: package", "source: sample"))
     return project
@@ -159,18 +216,21 @@ class Site:
     folder: Path
     settings: dict[str, str]
     port: int = 0
-    process: subprocess.Popen | None = None
+    process: subprocess.Popen | Forked | None = None
     url = property(lambda self: f"http://127.0.0.1:{self.port}")
     log = property(lambda self: self.folder / "log")
 
-    def start(self, ready: bool = True, **more: str) -> "Site":
-        "Start the service, and wait until it is ready to answer."
+    def start(self, ready: bool = True, cold: bool = False, **more: str) -> "Site":
+        "Start the service, and wait until it is ready to answer; `cold`: by a new interpreter, as its users do."
         self.port = self.port or free_port()
         clean = {name: value for name, value in os.environ.items() if not name.startswith("OG_")}
         env = clean | ENVIRONMENT | {"OG_ROOT": str(self.folder), "PYTHONPATH": str(root()), "OG_SERVE__PORT": str(self.port)} | self.settings | more
         with self.log.open("ab") as log:
-            command = [Path(sys.executable).parent / "og", "serve"]
-            self.process = subprocess.Popen(command, cwd=self.folder, env=env, start_new_session=True, stdout=log, stderr=log)
+            if cold:
+                command = [Path(sys.executable).parent / "og", "serve"]
+                self.process = subprocess.Popen(command, cwd=self.folder, env=env, start_new_session=True, stdout=log, stderr=log)
+            else:
+                self.process = Forked(("og", "serve"), self.folder, env, log)
         path = "/health/ready" if ready else "/health/live"
         wait_until(lambda: httpx.get(self.url + path).status_code == 200, self.process)
         return self
@@ -236,7 +296,7 @@ def make_site(real: dict[str, Path], folder: Path, **settings: str) -> Site:
 @pytest.fixture(scope="module")
 def running(real, tmp_path_factory) -> Iterator[Site]:
     "One running service for the tests of a module."
-    made = make_site(real, tmp_path_factory.mktemp("running") / "site").start()
+    made = make_site(real, tmp_path_factory.mktemp("running") / "site").start(cold=True)
     yield made
     assert made.stop() in (0, -signal.SIGTERM)  # uvicorn drains, then ends by the signal that it was sent
 
@@ -338,7 +398,7 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def wait_until(true: Callable[[], bool], process: subprocess.Popen | None = None, seconds: float = 60) -> None:
+def wait_until(true: Callable[[], bool], process: subprocess.Popen | Forked | None = None, seconds: float = 60) -> None:
     "Wait until something holds; a server that does not answer yet is no error, one that has ended is."
     end = time.monotonic() + seconds
     while time.monotonic() < end:

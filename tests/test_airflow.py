@@ -118,6 +118,20 @@ def test_one_run_at_a_time_every_task_has_an_end_and_the_page_leads_to_the_model
     assert len(tasks) == 8 and all(task["execution_timeout"] for task in tasks)
 
 
+def test_the_page_of_the_dag_opens_in_a_browser(airflow, browser):
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(120_000)
+    page.goto(f"{airflow.url}/dags/retrain")
+    page.fill("input[name=username]", "admin")
+    page.fill("input[name=password]", airflow.password)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/dags/retrain**")
+    page.wait_for_selector("text=retrain")
+    for task in ("ingest", "gate", "promote"):
+        page.wait_for_selector(f"text={task}")
+    page.close()
+
+
 def test_a_run_over_rest_ends_with_a_new_champion_served(airflow):
     assert airflow.champion() == "1"
     assert airflow.trigger("good", until="2013-12-01") == "success", airflow.tasks("good")

@@ -190,6 +190,17 @@ def test_the_page_answers_in_a_real_browser_by_keyboard_alone(running, promoted,
     page.close()
 
 
+def test_the_description_opens_in_a_browser(running, browser):
+    page, errors = browser.new_page(), []
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.on("request", lambda request: errors.append(request.url) if not request.url.startswith((running.url, "data:")) else None)
+    page.goto(running.url + "/docs")
+    for path in ("/predict", "/feedback", "/model"):
+        page.wait_for_selector(f"text={path}")
+    assert not errors, errors
+    page.close()
+
+
 def test_the_page_asks_nobody_else(running):
     reply = httpx.get(running.url + "/")
     assert "default-src 'self'" in reply.headers["content-security-policy"]

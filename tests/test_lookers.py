@@ -1,5 +1,6 @@
 "What only looks changes nothing: commands that read, at registries and stores that are there, and at some that are not."
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,18 +48,34 @@ def test_a_registry_that_is_not_there_is_an_error_and_nothing_is_made(place, mon
     assert done.exit_code == 1 and ("no registry" in done.output) and "Traceback" not in done.output, done.output
 
 
+@pytest.fixture(scope="module")
+def three_versions(tmp_path_factory) -> Path:
+    "A registry and a store with three versions, each promoted in its turn."
+    folder = tmp_path_factory.mktemp("three")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("config", "settings.ini"):
+            (folder / name).symlink_to(root() / name)
+        patch.setenv("OG_ROOT", str(folder))
+        patch.setenv("OG_MLFLOW__TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("OG_GATE__MODE", "off")
+        config = settings("local")
+        mlflow = client(config, make=True)
+        mlflow.create_registered_model("og_project")
+        for version in ("1", "2", "3"):
+            mlflow.create_model_version("og_project", folder.as_uri())
+            promote(config, version)
+    return folder
+
+
 @pytest.fixture
-def ledger(place, monkeypatch):
+def ledger(place, monkeypatch, three_versions):
     "Three versions, each promoted in its turn."
+    shutil.copy(three_versions / "mlflow.db", place)
+    shutil.copytree(three_versions / "data", place / "data")
     monkeypatch.setenv("OG_MLFLOW__TRACKING_URI", f"sqlite:///{place}/mlflow.db")
     monkeypatch.setenv("OG_GATE__MODE", "off")
     config = settings("local")
-    mlflow = client(config, make=True)
-    mlflow.create_registered_model("og_project")
-    for version in ("1", "2", "3"):
-        mlflow.create_model_version("og_project", place.as_uri())
-        promote(config, version)
-    return config, mlflow
+    return config, client(config)
 
 
 def test_looking_writes_nothing_down_whatever_became_of_the_alias(place, ledger):

@@ -74,6 +74,19 @@ def test_the_graph_can_be_seen(project):
     assert (project.folder / "graph.html").stat().st_size > 1000
 
 
+def test_reports_open_with_what_was_found_and_fold_the_code(project, browser):
+    for stage in read_stages().values():
+        page, errors = browser.new_page(), []
+        page.on("pageerror", lambda e, errors=errors: errors.append(str(e)))
+        page.goto((project.folder / stage["product"]["nb"]).as_uri(), wait_until="domcontentloaded")  # MathJax's server is not reached from here
+        assert page.locator("h2").first.inner_text().startswith("What was found")
+        code = page.locator(".jp-CodeCell .jp-Cell-inputWrapper").first
+        assert code.is_hidden()
+        page.check("#code")
+        assert code.is_visible() and not errors, errors
+        page.close()
+
+
 def test_editing_prose_re_runs_nothing_in_ploomber(project):
     edit(project, "04_features.ipynb", "The model thinks in New York's clock", "The model thinks in New York's own clock")
     built = project.run("ploomber", "build").stdout
@@ -165,6 +178,28 @@ def test_a_registered_version_says_where_it_came_from(project):
     # the same model again is the same version
     assert f"version {version.version}" in project.run("og", "register").stdout
     assert len(mlflow.search_model_versions("name='og_project'")) == 2
+
+
+def test_mlflows_pages_of_run_and_version_say_what_the_model_is(project, browser):
+    from mlflow import MlflowClient
+
+    version = MlflowClient(f"sqlite:///{project.folder}/mlflow.db").get_model_version_by_alias("og_project", "champion")
+    port, page = free_port(), browser.new_page()
+    page.set_default_timeout(90_000)
+    at = f"http://127.0.0.1:{port}/"
+    command = ("mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db", "--host", "127.0.0.1", "--port", str(port), "--workers", "1")
+    with project.start(*command, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false") as server:
+        wait_until(lambda: httpx.get(at + "health").status_code == 200, server, 90)
+        page.goto(f"{at}#/models/og_project/versions/{version.version}")
+        page.wait_for_selector(f"text=Inputs ({len(Record.model_fields)})")
+        page.wait_for_selector("text=Scheduled departure")  # of the contract
+        run = MlflowClient(at).get_run(version.run_id).info
+        page.goto(f"{at}#/experiments/{run.experiment_id}/runs/{run.run_id}")
+        page.wait_for_selector("text=Model card")
+        page.goto(f"{at}#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts")
+        page.get_by_text("model", exact=True).last.click()
+        page.wait_for_selector("text=input_example.json")
+    page.close()
 
 
 @pytest.fixture

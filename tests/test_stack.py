@@ -24,7 +24,7 @@ import httpx
 import pytest
 import yaml
 from botocore.exceptions import ClientError
-from conftest import copy_project, free_port, wait_until
+from conftest import copy_project, free_port, replace, wait_until
 
 from og_project.config import root
 from og_project.data.contract import EXAMPLE
@@ -140,7 +140,10 @@ class Stack:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory) -> Iterator[Stack]:
     "The stack of a copy of the checkout, up."
-    folder = copy_project(tmp_path_factory.mktemp("stack")).folder
+    project = copy_project(tmp_path_factory.mktemp("stack"))
+    folder = project.folder
+    replace(folder / "config/base.yml", "num_boost_round: 1500", "num_boost_round: 60")  # how good the model is, is not asked here
+    project.run("git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "-qam", "a small model")
     shutil.copytree(root() / "tests/stack", folder / "tests/stack")
     socket = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OG_")}

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from ..config import ProjectError, root
+from ..config import ProjectError, root, without
 from ..files import replacing
 from .notebooks import KERNEL, check_parameters, notebook_code, read_notebook, run_cells
 
@@ -217,10 +217,9 @@ def execute(
     folder:Path,              # to run in
 )->None:
     "Run a notebook and leave a report. Raises `StageError`, and leaves the half-executed notebook beside the report."
-    sys.modules.setdefault("rfc3987_syntax", None) # type: ignore[arg-type] # jsonschema would compile a grammar of URIs: 1.2 s
-    import papermill
-    from nbconvert import HTMLExporter
-    if sys.modules["rfc3987_syntax"] is None: del sys.modules["rfc3987_syntax"]
+    with without("rfc3987_syntax", "boto3", "pyarrow.fs", "matplotlib"): # a grammar of URIs, storages, plots: 3 s that no stage needs
+        import papermill
+        from nbconvert import HTMLExporter
     check_stage(notebook)
     executed = report.with_suffix(".ipynb")
     report.parent.mkdir(parents=True, exist_ok=True)

@@ -21,13 +21,13 @@ from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from shutil import copytree, move
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
+if TYPE_CHECKING: # it takes seconds to import, which whoever only imports this module does not wait for
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
 
 from ..config import ProjectError, Settings, anchored, root
 from ..data.contract import EXAMPLE, Answer, Record
@@ -67,16 +67,17 @@ def has_registry(
 def client(
     config:Settings,
     make:bool=False, # Begin a registry where there is none? Only whoever registers does
-)->MlflowClient:
+)->"MlflowClient":
     "A client of the contour's MLflow; a server that is away is given half a minute. Raises `RegistryError` where there is no registry."
     uri = place_of(config)
     if not make and not has_registry(uri):
         raise RegistryError(f"there is no registry at {redacted(uri)} (mlflow.tracking_uri): `make pipeline` or `og register` begins one")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+    from mlflow import MlflowClient
     return MlflowClient(tracking_uri=uri)
 
 def experiment(
-    mlflow:MlflowClient,
+    mlflow:"MlflowClient",
     config:Settings,
 )->str: # Its id
     "The experiment that runs go to; made when missing. With SQLite its files lie in `mlartifacts/`, with a server where that says."
@@ -128,7 +129,7 @@ def made_with()->dict[str, Any]: # `until`, `seed`, and the learner's parameters
 # %% ../../nbs/09_registry.ipynb #ff4de4a5
 @contextmanager
 def recording(
-    mlflow:MlflowClient,
+    mlflow:"MlflowClient",
     experiment_id:str,
     name:str,
     tags:dict[str, str],
@@ -142,8 +143,9 @@ def recording(
         mlflow.set_terminated(run, "FAILED")
         raise
 
-def record_curve(mlflow:MlflowClient, run:str, path:Path)->None: # CSV: a step, then one column for each metric
+def record_curve(mlflow:"MlflowClient", run:str, path:Path)->None: # CSV: a step, then one column for each metric
     "Log a curve step by step."
+    from mlflow.entities import Metric
     rows = list(csv.DictReader(path.open()))
     step, *names = rows[0]
     metrics = [Metric(name, float(row[name]), 0, int(float(row[step]))) for row in rows for name in names]
@@ -151,13 +153,14 @@ def record_curve(mlflow:MlflowClient, run:str, path:Path)->None: # CSV: a step, 
 
 # %% ../../nbs/09_registry.ipynb #b550faf5
 def record_stage(
-    mlflow:MlflowClient,
+    mlflow:"MlflowClient",
     experiment_id:str,
     parent:str,
     name:str,
     stage:dict[str, Any], # as `pipeline.yaml` has it
 )->None:
     "The nested run of one stage."
+    from mlflow.entities import Metric, Param
     made = {kind: root()/path for kind, path in stage["product"].items()}
     with recording(mlflow, experiment_id, name, {"mlflow.parentRunId": parent, "stage": name}) as run:
         values_of_run = {name: value for name, value in made_with().items() if name in stage["params"]}
@@ -191,7 +194,7 @@ def signature()->Any: # MLflow's
 
 # %% ../../nbs/09_registry.ipynb #116c539e
 def record_model(
-    mlflow:MlflowClient,
+    mlflow:"MlflowClient",
     run:str,
     folder:Path, # The model folder
 )->None:
@@ -207,11 +210,12 @@ def record_model(
 
 # %% ../../nbs/09_registry.ipynb #382908be
 def record(
-    mlflow:MlflowClient,
+    mlflow:"MlflowClient",
     config:Settings,
     about:dict[str, str], # tags of the run
-)->Run:
+)->"Run":
     "Record the last run of the pipeline: one parent run, a nested run for each stage."
+    from mlflow.entities import Dataset, DatasetInput, Metric, Param
     place, folder = experiment(mlflow, config), only("model")
     stages, metrics = read_stages(), json.loads(only("metrics").read_text())
     params = read_env() | made_with()
@@ -228,6 +232,7 @@ def record(
 @contextmanager
 def reached(config:Settings)->Iterator[None]:
     "Turn what MLflow raises into one `RegistryError` line that names the server."
+    from mlflow.exceptions import MlflowException
     try: yield
     except MlflowException as e:
         raise RegistryError(f"MLflow at {redacted(config.mlflow.tracking_uri)}: {redacted(str(e).splitlines()[0][:300])}") from None
@@ -235,12 +240,13 @@ def reached(config:Settings)->Iterator[None]:
 @contextmanager
 def suppress_existing()->Iterator[None]:
     "Pass over the error that something is there already."
+    from mlflow.exceptions import MlflowException
     try: yield
     except MlflowException as e:
         if e.error_code != "RESOURCE_ALREADY_EXISTS": raise
 
 # %% ../../nbs/09_registry.ipynb #9bcda625
-def versions(mlflow:MlflowClient, config:Settings)->list[ModelVersion]:
+def versions(mlflow:"MlflowClient", config:Settings)->list["ModelVersion"]:
     "All registered versions, the newest first."
     found = mlflow.search_model_versions(f"name='{config.mlflow.model}'", order_by=["version_number DESC"])
     return sorted(found, key=lambda version: -int(version.version))
@@ -253,7 +259,7 @@ def description(folder:Path)->str: # of a model
     text = card.read_text() if card.exists() else ""
     return f"{text[:4900 - len(fields)].rsplit(chr(10), 1)[0]}\n\n{fields}"[:5000] # MLflow's database takes no more
 
-def register(config:Settings)->ModelVersion:
+def register(config:Settings)->"ModelVersion":
     "Record the pipeline's run and register its model, unless this very model is there already. Raises `RegistryError`."
     folder, mlflow = only("model"), client(config, make=True)
     with reached(config):
@@ -272,15 +278,16 @@ def register(config:Settings)->ModelVersion:
         return made
 
 # %% ../../nbs/09_registry.ipynb #7c70c1cb
-def aliased(config:Settings, alias:str)->ModelVersion|None: # `None`: there is none yet
+def aliased(config:Settings, alias:str)->"ModelVersion|None": # `None`: there is none yet
     "The version that an alias means. Raises `RegistryError` if MLflow cannot be reached."
+    from mlflow.exceptions import MlflowException
     with reached(config):
         try: return client(config).get_model_version_by_alias(config.mlflow.model, alias)
         except MlflowException as e:
             if e.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"): return None
             raise
 
-def champion(config:Settings)->ModelVersion|None: # `None`: there is none yet
+def champion(config:Settings)->"ModelVersion|None": # `None`: there is none yet
     "The version that serves. Raises `RegistryError` if MLflow cannot be reached."
     return aliased(config, CHAMPION)
 
@@ -290,8 +297,9 @@ def quality(tags:dict[str, str])->dict[str, float]: # Of a version -> metric -> 
     return {name: float(value) for name, value in tags.items() if number(value) and not name.startswith("verdict")}
 
 # %% ../../nbs/09_registry.ipynb #6fb696df
-def versioned(config:Settings, version:str)->ModelVersion: # "3"
+def versioned(config:Settings, version:str)->"ModelVersion": # "3"
     "A version by its number. Raises `RegistryError`, which names those that there are."
+    from mlflow.exceptions import MlflowException
     with reached(config):
         try: return client(config).get_model_version(config.mlflow.model, version)
         except MlflowException as e:
@@ -303,7 +311,7 @@ def point(
     config:Settings,
     alias:str,
     version:str, # "3"
-)->ModelVersion:
+)->"ModelVersion":
     "Let an alias mean a version. Raises `RegistryError` if there is no such version."
     with reached(config):
         client(config).set_registered_model_alias(config.mlflow.model, alias, version)
@@ -312,7 +320,7 @@ def point(
 # %% ../../nbs/09_registry.ipynb #4e21895f
 def fetch(
     config:Settings,
-    version:ModelVersion,
+    version:"ModelVersion",
     into:Path, # Folder of the versions
 )->Path:       # The model folder, verified
     "Download a version. Raises `RegistryError`, or `ModelError` if what came is not what was registered."

@@ -18,15 +18,17 @@ from pathlib import Path
 from shutil import copytree
 from typing import Any
 
-import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
-from ..config import ProjectError
+from ..config import ProjectError, without
 from ..data.contract import TARGET, Answer, Record, answer
 from ..features.build import CATEGORICAL, FEATURES, Features, build_features, read_lookups, ready
 from ..store import arrow_schema
+
+with without("sklearn", "pandas", "matplotlib", "dask"):
+    import lightgbm as lgb  # its `LGBMClassifier` needs a plain import
 
 # %% ../../nbs/05_estimator.ipynb #a573462c
 def dataset(
