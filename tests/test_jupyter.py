@@ -17,6 +17,10 @@ STAGES = [Path(stage["source"]).name for stage in read_stages().values()]
 
 
 MODEL = "window.jupyterapp.shell.currentWidget.content.model.toJSON()"
+ENDED = "() => {const notebook = " + MODEL + """;
+  const cells = notebook.cells.filter(cell => cell.cell_type === 'code' && [].concat(cell.source).join('').trim());
+  return cells.every(cell => cell.execution_count) || cells.some(cell => cell.outputs.some(output => output.output_type === 'error'));
+}"""
 
 
 @dataclass
@@ -43,8 +47,8 @@ class Jupyter:
 
     def look(self, notebook: str) -> None:
         "Open a notebook without a kernel, as the menu of the list of files does: thirty kernels would take a minute to start and to stop."
-        self.page.evaluate("path => window.jupyterapp.commands.execute('docmanager:open', "
-                           "{path, factory: 'Notebook', kernelPreference: {shouldStart: false, canStart: false}})", f"nbs/{notebook}")
+        self.page.evaluate("async path => { await window.jupyterapp.commands.execute('docmanager:open', "  # no value: it would be the whole page
+                           "{path, factory: 'Notebook', kernelPreference: {shouldStart: false, canStart: false}}); }", f"nbs/{notebook}")
         self.page.wait_for_selector(f'.lm-TabBar-tab.lm-mod-current:has-text("{notebook}")')
         self.shown()
 
@@ -57,9 +61,8 @@ class Jupyter:
         self.page.wait_for_selector('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook-ExecutionIndicator[data-status="idle"]')
         self.page.click('.lm-MenuBar-itemLabel:text-is("Run")')
         self.page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
-        errors = lambda: [o["evalue"] for cell in self.cells() for o in cell["outputs"] if o["output_type"] == "error"]
-        wait_until(lambda: errors() or all(cell["execution_count"] for cell in self.cells()), seconds=300)
-        assert errors() == []
+        self.page.wait_for_function(ENDED, polling=500, timeout=300_000)
+        assert [output["evalue"] for cell in self.cells() for output in cell["outputs"] if output["output_type"] == "error"] == []
 
     def add(self, text: str) -> None:
         "Type a line at the end of the second code cell."
