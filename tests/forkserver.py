@@ -55,7 +55,7 @@ def serve(address: str) -> Callable[[], object] | None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     print("ready", flush=True)
     while True:
-        if sys.stdin.fileno() in select.select([listening, sys.stdin], [], [])[0]:
+        if sys.stdin in select.select([listening, sys.stdin], [], [])[0]:
             return None
         connection, _ = listening.accept()
         if os.fork() == 0:
