@@ -83,10 +83,12 @@ def attend(connection: socket.socket) -> Callable[[], object]:
         os.close(stream)
     connection.sendall(pid.to_bytes(8, "big"))
     os.write(begin, b"x")
-    ended = os.pidfd_open(pid)
-    if connection in select.select([connection, ended], [], [])[0]:
-        os.killpg(pid, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        if select.select([connection], [], [], 0.02)[0]:
+            os.killpg(pid, signal.SIGKILL)
+            ended = os.waitpid(pid, 0)
+            break
+    code = os.waitstatus_to_exitcode(ended[1])
     try:
         connection.sendall(code.to_bytes(8, "big", signed=True))
     except OSError:
