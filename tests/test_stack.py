@@ -51,7 +51,7 @@ class Stack:
     folder: Path
     env: dict[str, str]
 
-    def run(self, *command: str, check: bool = True, seconds: float = 600, **env: str) -> str:
+    def run(self, *command: str, check: bool = True, seconds: float = 1200, **env: str) -> str:
         done = subprocess.run(command, cwd=self.folder, env=self.env | env, capture_output=True, text=True, timeout=seconds)
         assert not check or done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
         return done.stdout if done.returncode == 0 else f"{done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -357,7 +357,7 @@ def test_airflow_retrains_under_load_and_a_person_rolls_back(stack):
         # it retrains up to today, for which the example has no data (tests/test_airflow.py); so it is ended, and one begun by hand
         dag.patch(f"/dagRuns/{next(iter(runs()))}", json={"state": "failed"}).raise_for_status()
         dag.post("/dagRuns", json={"dag_run_id": "by-a-test", "logical_date": None, "conf": {"until": "2014-01-01"}}).raise_for_status()
-        wait_until(lambda: runs()["by-a-test"] in ("success", "failed"), seconds=700)
+        wait_until(lambda: runs()["by-a-test"] in ("success", "failed"), seconds=1500)
         tasks = {task["task_id"]: task["state"] for task in dag.get("/dagRuns/by-a-test/taskInstances").json()["task_instances"]}
         assert set(tasks.values()) == {"success"}, tasks
         assert load.versions[-5:] == ["2"] * 5, "the run's check saw it served"
