@@ -114,7 +114,7 @@ class Forked:
 
     def poll(self) -> int | None:
         if self.returncode is None and select.select([self.connection], [], [], 0)[0]:
-            self.returncode = forkserver.exit_code(self.connection)
+            self.returncode = forkserver.number(self.connection)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -123,6 +123,15 @@ class Forked:
         code = self.poll()
         assert code is not None
         return code
+
+
+def begin(command: tuple[str, ...], folder: Path, environment: dict[str, str], log: Path, cold: bool = False) -> subprocess.Popen | Forked:
+    "Start a command as the leader of its own group; `cold`: by a new interpreter, as its users do."
+    with log.open("ab") as out:
+        if command[0] in FORKED and not cold:
+            return Forked(command, folder, environment, out)
+        return subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, stdout=out, stderr=out,
+                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's background job ignores it
 
 
 @dataclass(frozen=True)
@@ -140,13 +149,7 @@ class Project:
     @contextmanager
     def start(self, *command: str, log: Path | None = None, **more: str) -> Iterator[subprocess.Popen | Forked]:
         "Run a command in the background, as the leader of its own group, until the block ends."
-        with (log or Path(os.devnull)).open("ab") as out:
-            env = self.environment(more)
-            if command[0] in FORKED:
-                process = Forked(command, self.folder, env, out)
-            else:
-                process = subprocess.Popen(command, cwd=self.folder, env=env, start_new_session=True, stdout=out, stderr=out,
-                                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's background job ignores it
+        process = begin(command, self.folder, self.environment(more), log or Path(os.devnull))
         try:
             yield process
         finally:
@@ -204,8 +207,7 @@ def small_project(folder: Path, every: int = 5) -> Project:
     project = copy_project(folder)
     sample(project.folder / "sample", every)
     replace(project.folder / "config/base.yml", "num_boost_round: 1500", "num_boost_round: 30")
-    local = project.folder / "config/config_local.yml"
-    local.write_text(local.read_text().replace("source: package", "source: sample"))
+    replace(project.folder / "config/config_local.yml", "source: package", "source: sample")
     return project
 
 
@@ -225,12 +227,7 @@ class Site:
         self.port = self.port or free_port()
         clean = {name: value for name, value in os.environ.items() if not name.startswith("OG_")}
         env = clean | ENVIRONMENT | {"OG_ROOT": str(self.folder), "PYTHONPATH": str(root()), "OG_SERVE__PORT": str(self.port)} | self.settings | more
-        with self.log.open("ab") as log:
-            if cold:
-                command = [Path(sys.executable).parent / "og", "serve"]
-                self.process = subprocess.Popen(command, cwd=self.folder, env=env, start_new_session=True, stdout=log, stderr=log)
-            else:
-                self.process = Forked(("og", "serve"), self.folder, env, log)
+        self.process = begin((str(Path(sys.executable).parent / "og") if cold else "og", "serve"), self.folder, env, self.log, cold)
         path = "/health/ready" if ready else "/health/live"
         wait_until(lambda: httpx.get(self.url + path).status_code == 200, self.process)
         return self

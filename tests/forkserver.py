@@ -12,10 +12,19 @@ import sys
 from collections.abc import Callable
 
 # not chdb: its threads would be missing in a fork
-PRELOAD = ("numpy", "pandas", "pyarrow.parquet", "pyarrow.compute", "pyarrow.csv", "scipy.stats", "sklearn.linear_model", "sklearn.compose",
-           "sklearn.metrics", "matplotlib.pyplot", "lightgbm", "holidays", "fastapi", "uvicorn", "prometheus_client", "pydantic_settings", "mlflow",
+PRELOAD = ("og_project.model.estimator",  # first: it imports LightGBM as the project does; the project's own modules are imported anew in each fork
+           "numpy", "pandas", "pyarrow.parquet", "pyarrow.compute", "pyarrow.csv", "scipy.stats", "sklearn.linear_model", "sklearn.compose",
+           "sklearn.metrics", "matplotlib.pyplot", "holidays", "fastapi", "uvicorn", "prometheus_client", "pydantic_settings", "mlflow",
            "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store", "execnb.shell", "nbconvert",
            "clickhouse_connect", "papermill", "ploomber.spec", "ploomber_cli.cli", "ploomber.cli.build", "nbdev.export", "nbdev.clean")
+
+
+def number(connection: socket.socket) -> int:
+    "Eight bytes. Raises `EOFError` if the other side is gone: nothing that was not said counts as an exit code of 0."
+    data = connection.recv(8, socket.MSG_WAITALL)
+    if len(data) < 8:
+        raise EOFError("the fork server ended before the command did")
+    return int.from_bytes(data, "big", signed=True)
 
 
 def ask(address: str, command: list[str], folder: str, environment: dict[str, str], streams: tuple[int, int, int]) -> tuple[socket.socket, int]:
@@ -25,20 +34,15 @@ def ask(address: str, command: list[str], folder: str, environment: dict[str, st
     socket.send_fds(connection, [b"x"], list(streams))
     text = json.dumps([command, folder, environment]).encode()
     connection.sendall(len(text).to_bytes(8, "big") + text)
-    return connection, int.from_bytes(connection.recv(8, socket.MSG_WAITALL), "big")
-
-
-def exit_code(connection: socket.socket) -> int:
-    "Wait for the end of a command; negative: the signal that ended it."
-    return int.from_bytes(connection.recv(8, socket.MSG_WAITALL), "big", signed=True)
+    return connection, number(connection)
 
 
 def stand_in(address: str, command: list[str]) -> None:
     "Be a command that runs in a fork: pass on signals, and end as it does."
     connection, pid = ask(address, command, os.getcwd(), dict(os.environ), (0, 1, 2))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: os.killpg(pid, number))
-    code = exit_code(connection)
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, lambda kind, _: os.killpg(pid, kind))
+    code = number(connection)  # negative: the signal that ended it
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
@@ -69,7 +73,7 @@ def attend(connection: socket.socket) -> Callable[[], object]:
     import select
 
     _, streams, _, _ = socket.recv_fds(connection, 1, 3)
-    command, folder, environment = json.loads(connection.recv(int.from_bytes(connection.recv(8, socket.MSG_WAITALL), "big"), socket.MSG_WAITALL))
+    command, folder, environment = json.loads(connection.recv(number(connection), socket.MSG_WAITALL))
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     started, begin = os.pipe()
     pid = os.fork()
@@ -101,15 +105,15 @@ def become(command: list[str], folder: str, environment: dict[str, str], streams
     import importlib
     from pathlib import Path
 
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
+    for place, stream in enumerate(streams):
+        os.dup2(stream, place)
         os.close(stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = command
-    sys.path[0:1] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:0] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     for name in [name for name in sys.modules if name.split(".")[0] == "og_project"]:
         del sys.modules[name]
     importlib.invalidate_caches()
@@ -119,15 +123,13 @@ def become(command: list[str], folder: str, environment: dict[str, str], streams
 
 
 if __name__ == "__main__":
-    import contextlib
     import gc
     import importlib
     from importlib.metadata import entry_points
 
-    sys.path[0:1] = []  # this file's folder
+    del sys.path[0]  # this file's folder
     for module in PRELOAD:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module)
+        importlib.import_module(module)
     SCRIPTS = {script.name: script for script in entry_points(group="console_scripts")}
     ENGINES = [engine for engine in entry_points(group="papermill.engine") if engine.value.startswith("og_project")]
     gc.freeze()

@@ -17,6 +17,7 @@ STAGES = [Path(stage["source"]).name for stage in read_stages().values()]
 
 
 MODEL = "window.jupyterapp.shell.currentWidget.content.model.toJSON()"
+READY = "() => window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'"
 ENDED = "() => {const notebook = " + MODEL + """;
   const cells = notebook.cells.filter(cell => cell.cell_type === 'code' && [].concat(cell.source).join('').trim());
   return cells.every(cell => cell.execution_count) || cells.some(cell => cell.outputs.some(output => output.output_type === 'error'));
@@ -46,7 +47,7 @@ class Jupyter:
         assert not self.page.locator(".jp-Dialog").count(), self.page.locator(".jp-Dialog").inner_text()
 
     def look(self, notebook: str) -> None:
-        "Open a notebook without a kernel, as the menu of the list of files does: thirty kernels would take a minute to start and to stop."
+        "Open a notebook without a kernel: thirty of them would take a minute to start and to stop."
         self.page.evaluate("async path => { await window.jupyterapp.commands.execute('docmanager:open', "  # no value: it would be the whole page
                            "{path, factory: 'Notebook', kernelPreference: {shouldStart: false, canStart: false}}); }", f"nbs/{notebook}")
         self.page.wait_for_selector(f'.lm-TabBar-tab.lm-mod-current:has-text("{notebook}")')
@@ -58,7 +59,7 @@ class Jupyter:
 
     def run_all(self) -> None:
         "Run every cell from top to bottom, and wait for the last."
-        self.page.wait_for_selector('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook-ExecutionIndicator[data-status="idle"]')
+        self.page.wait_for_function(READY)  # whoever runs a notebook that has no kernel yet is asked for one; the indicator says idle before, too
         self.page.click('.lm-MenuBar-itemLabel:text-is("Run")')
         self.page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
         self.page.wait_for_function(ENDED, polling=500, timeout=300_000)
@@ -85,12 +86,14 @@ class Jupyter:
 
 
 def serve(folder: Path, project: Project, browser, command: str, path: str, *options: str) -> Iterator[Jupyter]:
-    "A server started in a folder as a user starts it: nothing in its environment tells it where the project is."
+    "A server started in a folder as a newcomer starts it: nothing in its environment or home tells it where the project is, or what was open."
     port = free_port()
     alone = ("--no-browser", "--IdentityProvider.token=for-a-test", "--allow-root", f"--port={port}")
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(60_000)
-    bare = {"OG_ROOT": "", "PYTHONPATH": ""}
+    home = project.folder.parent / f"home-{command}"
+    home.mkdir()
+    bare = {"OG_ROOT": "", "PYTHONPATH": "", "HOME": str(home)}
     with Project(folder).start("jupyter", command, *alone, *options, log=project.folder.parent / f"{command}.log", **bare) as process:
         wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/api/status", headers=Jupyter.token).status_code == 200, process)
         page.goto(f"http://127.0.0.1:{port}{path}?token=for-a-test")
@@ -135,11 +138,16 @@ def test_the_list_shows_every_notebook_and_each_of_them_opens(lab):
     wait_until(lambda: "index.ipynb" in lab.page.locator(".jp-DirListing-itemName").all_inner_texts())
     listed = lab.page.locator(".jp-DirListing-itemName").all_inner_texts()
     assert [name for name in listed if name.endswith(".ipynb")] == NOTEBOOKS
-    for notebook in NOTEBOOKS:
+    running = lambda: len(httpx.get(f"{lab.url}/api/kernels", headers=lab.token).json())
+    before = running()
+    for notebook in NOTEBOOKS:  # those of the stages are opened by a double click, and run, above
         lab.look(notebook)
-        title = json.loads((lab.project.folder / "nbs" / notebook).read_text())["cells"][0]["source"][0].strip("# \n")
+        stored = json.loads((lab.project.folder / "nbs" / notebook).read_text())
+        assert stored["metadata"]["kernelspec"]["name"] == "python3", "the kernel that a double click would start"
+        title = stored["cells"][0]["source"][0].strip("# \n")
         assert lab.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) h1").first.inner_text().startswith(title)
         assert lab.changed() == []
+    assert running() <= before
 
 
 def test_plain_jupyter_notebook_from_the_folder_of_the_notebooks(project, browser):

@@ -217,7 +217,7 @@ def execute(
     folder:Path,              # to run in
 )->None:
     "Run a notebook and leave a report. Raises `StageError`, and leaves the half-executed notebook beside the report."
-    with without("rfc3987_syntax", "boto3", "pyarrow.fs", "matplotlib"): # a grammar of URIs, storages, plots: 3 s that no stage needs
+    with without("rfc3987_syntax", "boto3", "pyarrow.fs", "matplotlib"): # a grammar of URIs, storages, plots: no stage needs them (bench/imports.py)
         import papermill
         from nbconvert import HTMLExporter
     check_stage(notebook)
