@@ -17,7 +17,9 @@ from og_project.data.contract import EXAMPLE, Record, answer
 from og_project.model.estimator import rows_table
 from og_project.serving import journal as journal_module
 from og_project.serving import service as service_module
-from og_project.serving.journal import Entry, Journal, batch_of, forget, journal_schema, lost_rows, new_ids, read_segment, schema_sql, ship
+from og_project.serving.guard import Refused
+from og_project.serving.idempotency import claim
+from og_project.serving.journal import Draft, Entry, Journal, batch_of, forget, journal_schema, lost_rows, new_ids, read_segment, schema_sql, ship
 from og_project.store import connect, create, query
 
 
@@ -163,6 +165,42 @@ def test_the_database_dies_after_it_stored_a_batch_and_before_it_said_so(tmp_pat
     monkeypatch.undo()
     assert ship(journal.folder, store) == 10 and len(stored_on(clickhouse)) == 10
     journal.put_aside()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_segment_that_a_shipper_took_before_it_was_locked_is_begun_again(tmp_path, monkeypatch, whole):
+    "Another worker may look at a file between its making and its lock, and remove it as empty: rows would go to a file without a name."
+    store = connect(f"chdb://{tmp_path / 'data'}")
+    create(store, schema_sql())
+    journal = Journal(JournalSettings(folder=str(tmp_path / "journal")))
+    honest, looked = journal_module.fcntl.flock, []
+
+    def lock(file, how):
+        if isinstance(file, int) and not looked:  # a segment's own; a shipper locks file objects
+            looked.append(list((tmp_path / "journal").iterdir()))
+            ship(journal.folder, store)
+            journal_module.sweep(journal.folder)
+        return honest(file, how)
+
+    monkeypatch.setattr(journal_module.fcntl, "flock", lock)
+    if whole:
+        journal.write(entry(3))
+        journal.put_aside()
+    else:
+        with Draft(journal) as draft:
+            draft.write(entry(3))
+            draft.keep()
+    assert len(looked[0]) == 1 and ship(journal.folder, store) == 3
+    assert query(store, "SELECT count() AS n FROM predictions")["n"][0].as_py() == 3
+
+
+def test_a_key_whose_file_was_removed_before_it_was_locked_is_not_held(tmp_path, monkeypatch):
+    honest = journal_module.fcntl.flock
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_module.fcntl, "flock", lambda file, how: ((tmp_path / "a.key").unlink(), honest(file, how)))
+        with pytest.raises(Refused):
+            claim(tmp_path, "a")
+    os.close(claim(tmp_path, "a"))
 
 
 def entry(rows: int, **fields) -> Entry:

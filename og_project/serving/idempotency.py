@@ -104,11 +104,12 @@ BUSY = "a request with this Idempotency-Key is being answered"
 def claim(folder:Path, key:str)->int: # A descriptor, to be closed
     "Keep whoever shares the journal's folder from answering a key meanwhile. Raises `Refused`."
     descriptor = os.open(folder/f"{key}.key", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try: fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise Refused(409, BUSY, retry_after="1") from None
-    return descriptor
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink: return descriptor
+    except BlockingIOError: pass
+    os.close(descriptor) # somebody holds it, or has removed it since it was opened
+    raise Refused(409, BUSY, retry_after="1")
 
 # %% ../../nbs/10ea_idempotency.ipynb #792cc803
 class Repeats:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['META', 'HASHED', 'log', 'HEAD', 'LARGE', 'TAIL', 'DRAFT', 'LOST', 'new_ids', 'new_id', 'personal', 'journal_schema',
            'hashed', 'features_column', 'Entry', 'batch_of', 'outcome_type', 'feedback_schema', 'schema_sql', 'adapt',
-           'payloads', 'read_segment', 'JournalFull', 'Segment', 'Depth', 'depth', 'born', 'Journal', 'Draft', 'sweep',
+           'JournalFull', 'payloads', 'read_segment', 'Segment', 'Depth', 'depth', 'born', 'Journal', 'Draft', 'sweep',
            'sealed', 'ship', 'lost_rows', 'count_loss', 'shorten', 'drop_oldest', 'forget', 'gently', 'Shipper']
 
 # %% ../../nbs/10_journal.ipynb #c1bec07e
@@ -156,6 +156,9 @@ HEAD = struct.Struct("<II") # length, CRC-32
 LARGE = 32 * 2**20 # bytes: a segment is shipped as one batch, which has to fit into memory
 TAIL, DRAFT = ".journal", ".draft" # of a segment; of one that is not to be shipped yet
 
+class JournalFull(ProjectError):
+    "The journal cannot take a prediction: its disk, or its share of it, is used up. Nothing was answered."
+
 def payloads(file:IO[bytes])->Iterator[bytes]:
     "The payloads of a segment up to the first frame that is not whole."
     while len(head := file.read(HEAD.size)) == HEAD.size:
@@ -174,16 +177,16 @@ def read_segment(file:IO[bytes])->pa.Table|None: # `None`: there is no whole bat
     return pa.Table.from_batches(batches, schema) if batches else None
 
 # %% ../../nbs/10_journal.ipynb #c8393fbc
-class JournalFull(ProjectError):
-    "The journal cannot take a prediction: its disk, or its share of it, is used up. Nothing was answered."
-
 class Segment:
     "A file that this process appends to, and holds the lock of. Raises `JournalFull` if it cannot be begun."
     def __init__(self, folder:Path, schema:pa.Schema, durable:bool, tail:str=TAIL):
-        self.path, self.durable, self.rows, self.size = folder/f"{new_id()}{tail}", durable, 0, 0
-        try: self.descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError as e: raise JournalFull(f"{folder}: {e}") from None
-        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+        self.durable, self.rows, self.size, named = durable, 0, 0, 0
+        while not named: # a shipper that locks it first finds nothing in it, and removes it
+            self.path = folder/f"{new_id()}{tail}"
+            try: self.descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            except OSError as e: raise JournalFull(f"{folder}: {e}") from None
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+            if not (named := os.fstat(self.descriptor).st_nlink): os.close(self.descriptor)
         try: self.write(schema.serialize(), 0)
         except JournalFull:
             self.seal()
@@ -313,9 +316,7 @@ def sealed(folder:Path, tail:str=TAIL)->Iterator[tuple[Path, IO[bytes]]]:
         with file:
             try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError: continue
-            try: same = os.path.samestat(os.fstat(file.fileno()), path.stat())
-            except FileNotFoundError: continue # shipped between opening and locking
-            if same: yield path, file # else it was shortened meanwhile
+            if os.fstat(file.fileno()).st_nlink: yield path, file # else it was shipped, or shortened, between opening and locking
 
 # %% ../../nbs/10_journal.ipynb #e47aa6e2
 def ship(
