@@ -1,5 +1,7 @@
 """JupyterLab and Notebook as an analyst opens them: in a real browser, on a copy of the project, from the environment as `make setup` left it."""
 import json
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +100,9 @@ def serve(folder: Path, project: Project, browser, command: str, path: str, *opt
         wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/api/status", headers=Jupyter.token).status_code == 200, process)
         page.goto(f"http://127.0.0.1:{port}{path}?token=for-a-test")
         yield Jupyter(project, f"http://127.0.0.1:{port}", page)
-    page.close()
+        page.close()
+        os.killpg(process.pid, signal.SIGKILL)  # asked to end while a kernel starts, it waits for ever; its kernels look whether it lives
+        process.wait(60)
 
 
 @pytest.fixture(scope="module")
