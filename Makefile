@@ -39,7 +39,7 @@ pipeline: setup ## run the main job: data, features, model, report, a registered
 QUIET = run() { out=$$("$$@" 2>&1) || { printf '%s\n' "$$out"; exit 1; }; }; run
 test: setup ## pass every test (minutes; `make quick` for the quick ones)
 	@$(QUIET) $(BIN)/nbdev_test --n_workers 2
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 CHANGED = git diff --name-only HEAD -- nbs; git ls-files -o --exclude-standard -- nbs
 quick: setup ## before a commit: lint, the notebooks that changed, the tests that need no server
@@ -47,7 +47,7 @@ quick: setup ## before a commit: lint, the notebooks that changed, the tests tha
 	@$(BIN)/mypy >/dev/null || $(BIN)/mypy
 	@$(BIN)/og clean --check && $(BIN)/og dag --check
 	@for notebook in $$($(CHANGED)); do echo "$$notebook"; $(QUIET) $(BIN)/nbdev_test --path "$$notebook"; done
-	@$(BIN)/pytest -n 2 -m "not slow and not server"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not server"
 
 DOCKER ?= docker
 IMAGE  ?= og-project:$(shell git rev-parse --short HEAD)
@@ -66,7 +66,7 @@ airflow-test: setup ## retrain on a real Airflow, in an environment of its own (
 	@VIRTUAL_ENV="$(CURDIR)/build/airflow" $(UV) pip sync -q --require-hashes requirements-airflow.txt
 	@AIRFLOW="$(CURDIR)/build/airflow/bin" $(BIN)/pytest --durations 10 tests/test_airflow.py
 
-gitlab-test: setup ## run the jobs that need no GitLab, with gitlab-ci-local (needs node, npm, rsync, sshd; with STACK=1 also in Docker)
+gitlab-test: setup ## run the jobs that need no GitLab, with gitlab-ci-local (needs node, npm, rsync, sshd; with GITLAB_DOCKER=1 also in Docker)
 	@npm install --silent --no-audit --no-fund --prefix build/gitlab-ci-local gitlab-ci-local@4.61.0 >/dev/null
 	@GITLAB_CI_LOCAL="$(CURDIR)/build/gitlab-ci-local/node_modules/.bin/gitlab-ci-local" $(BIN)/pytest --durations 10 tests/test_gitlab.py
 

@@ -35,8 +35,9 @@ from og_project.model import estimator, train
 from og_project.serving.journal import schema_sql
 from og_project.store import connect, create, parquet, query
 
-ENVIRONMENT = {"PLOOMBER_STATS_ENABLED": "false", "DVC_NO_ANALYTICS": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
-PARAMS = {"objective": "binary", "num_leaves": 31, "num_boost_round": 60, "num_threads": 2}
+ENVIRONMENT = {"PLOOMBER_STATS_ENABLED": "false", "DVC_NO_ANALYTICS": "true", "MLFLOW_DISABLE_TELEMETRY": "true",
+               "OMP_NUM_THREADS": "1"}  # a thread that waits for another spins: beside a busy process, twice the time
+PARAMS = {"objective": "binary", "num_leaves": 31, "num_boost_round": 60, "num_threads": 1}
 
 
 HEAVY = {"real", "site", "running", "registry", "clickhouse", "browser", "project", "cleaned", "small", "lab", "parts", "good"}  # fixtures
@@ -202,11 +203,12 @@ def replace(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def small_project(folder: Path, every: int = 5) -> Project:
-    "A copy whose data are every fifth flight, and whose model is small."
+def small_project(folder: Path, every: int = 20) -> Project:
+    "A copy whose data are each so-many-th flight, and whose model is small."
     project = copy_project(folder)
     sample(project.folder / "sample", every)
     replace(project.folder / "config/base.yml", "num_boost_round: 1500", "num_boost_round: 30")
+    replace(project.folder / "config/base.yml", "num_threads: 2", "num_threads: 1")
     replace(project.folder / "config/config_local.yml", "source: package", "source: sample")
     return project
 

@@ -18,7 +18,7 @@ def sums(project: Project) -> dict[str, str]:
 
 @pytest.mark.parametrize("contour", ["test", "production"])
 def test_the_whole_loop_over_the_network(contour, clickhouse, registry, tmp_path):
-    project = small_project(tmp_path / "first")
+    project = small_project(tmp_path / "first", every=40)
     model = f"og_{contour}"
     servers = {"OG_CONTOUR": contour, "OG_STORE__URL": clickhouse.url, "OG_STORE__PASSWORD": "hunter2",  # pragma: allowlist secret
                "OG_MLFLOW__TRACKING_URI": registry.url, "OG_MLFLOW__MODEL": model,
@@ -27,7 +27,7 @@ def test_the_whole_loop_over_the_network(contour, clickhouse, registry, tmp_path
     loaded = project.run("og", "load", "sample", **servers).stdout
     assert "rows" in loaded and "had rows already" in project.run("og", "load", "sample", **servers).stdout
     rows = query(connect(clickhouse.url, "hunter2"), "SELECT count() AS rows FROM flights")["rows"][0].as_py()
-    assert rows > 60_000
+    assert rows > 8_000
 
     if contour == "production":  # what differs is in its settings; DVC's part is the same
         project.run("og", "run", "all", **servers)
@@ -44,10 +44,11 @@ def test_the_whole_loop_over_the_network(contour, clickhouse, registry, tmp_path
     pulled, again = (clone(project, tmp_path / name) for name in ("pulled", "again"))
     pulled.run("dvc", "pull", "-q", **servers)
     assert sums(pulled) == sums(project)
-    again.run("dvc", "repro", **servers)
-    assert sums(again) == sums(project)
+    assert "version 1" in pulled.run("og", "register", **servers).stdout, "the same model is registered once"
+    again.run("dvc", "repro", "features", **servers)  # what follows reads files alone (tests/test_pipeline.py)
+    made = sums(again)
+    assert len(made) > 8 and made.items() <= sums(project).items()
     assert (again.folder / "dvc.lock").read_text() == (project.folder / "dvc.lock").read_text()
-    assert "version 1" in again.run("og", "register", **servers).stdout, "the same model is registered once"
 
 
 def clone(project: Project, folder: Path) -> Project:

@@ -65,7 +65,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("contract")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(records, min_size=20, max_size=60))
 def test_pydantic_and_sql_accept_the_same_records(folder, rows):
     store, path = connect(), folder / "rows.parquet"

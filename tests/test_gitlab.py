@@ -1,6 +1,6 @@
 """The jobs of .gitlab-ci.yml that need no GitLab, run by gitlab-ci-local: by the shell, and in a container.
 
-`make gitlab-test` installs it with npm; the container needs a Docker engine and an image python:3.11 (STACK says that both are there)."""
+`make gitlab-test` installs it with npm; the container needs a Docker engine and an image python:3.11 (GITLAB_DOCKER says that both are there)."""
 import getpass
 import os
 import shutil
@@ -100,7 +100,7 @@ def test_a_change_runs_what_it_needs(checkout, branch, merge_request, expected):
     assert names == expected
 
 
-@pytest.mark.skipif("STACK" not in os.environ, reason="STACK says that a Docker engine is there")
+@pytest.mark.skipif("GITLAB_DOCKER" not in os.environ, reason="GITLAB_DOCKER says that a Docker engine is there")
 @pytest.mark.parametrize("job, merge_request", [("tests", True), ("secrets", False)])
 @pytest.mark.slow
 @needs_local

@@ -151,6 +151,7 @@ def test_the_list_shows_every_notebook_and_each_of_them_opens(lab):
         title = stored["cells"][0]["source"][0].strip("# \n")
         assert lab.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) h1").first.inner_text().startswith(title)
         assert lab.changed() == []
+        lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.dispose()")
     assert running() <= before
 
 

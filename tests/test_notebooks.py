@@ -2,7 +2,6 @@
 import json
 import shutil
 
-import httpx
 import pytest
 from conftest import Project, copy_project, small_project
 
@@ -151,16 +150,3 @@ def test_braces_in_the_name_of_a_folder_are_no_pattern(small, tmp_path):
     braces.run("og", "run", "ingest")
     braces.run("ploomber", "build", "--partially", "features", "--force")
     assert (braces.folder / "data/processed/features.parquet").exists()
-
-
-@pytest.mark.slow
-def test_a_downloaded_archive_in_an_odd_folder_runs_the_pipeline(small):
-    "No git, and a path with a blank, an apostrophe and a letter outside ASCII. (DVC itself fails where a folder has braces in its name.)"
-    shutil.rmtree(small.folder / ".git")
-    (small.folder / ".venv").symlink_to(root() / ".venv")
-    small.run(".ci/hooks")
-    small.run("dvc", "repro")
-    assert "version 1" in small.run("og", "register", "--promote-first").stdout
-    with small.serving() as url:
-        example = httpx.get(f"{url}/openapi.json").json()["components"]["schemas"]["Record"]["examples"][0]
-        assert httpx.post(f"{url}/predict/", json=example).status_code == 200, "with a slash at its end"

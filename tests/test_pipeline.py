@@ -1,9 +1,10 @@
-"""The pipeline as its users run it, on a copy of the project with every fifth real flight.
+"""The pipeline as its users run it, on a copy of the project with every twentieth real flight.
 
 The tests of this file run in their order, on the state that the ones before them left."""
 import hashlib
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Project, free_port, small_project, wait_until
 
+from og_project.config import root
 from og_project.data.contract import Record, moment
 from og_project.lifecycle.pipeline import read_stages
 
@@ -54,10 +56,18 @@ def test_dvc_takes_over_what_ploomber_made(project):
     assert "up to date" in project.run("dvc", "status").stdout and products(project) == before
 
 
-def test_dvc_repro_from_nothing_makes_the_same_bytes(project, tmp_path):
-    again = small_project(tmp_path / "again")
+def test_a_downloaded_archive_in_an_odd_folder_makes_the_same_bytes_by_dvc(project, tmp_path):
+    "No git, and a path with a blank, an apostrophe and a letter outside ASCII. (DVC itself fails where a folder has braces in its name.)"
+    again = small_project(tmp_path / "a folder of Zoë's")
+    shutil.rmtree(again.folder / ".git")
+    (again.folder / ".venv").symlink_to(root() / ".venv")
+    again.run(".ci/hooks")
     again.run("dvc", "repro")
     assert products(again) == products(project)
+    assert "version 1" in again.run("og", "register", "--promote-first").stdout
+    with again.serving() as url:
+        example = httpx.get(f"{url}/openapi.json").json()["components"]["schemas"]["Record"]["examples"][0]
+        assert httpx.post(f"{url}/predict/", json=example).status_code == 200, "with a slash at its end"
 
 
 def test_the_commands_work_as_their_users_know_them(project):
@@ -203,20 +213,20 @@ def test_mlflows_pages_of_run_and_version_say_what_the_model_is(project, browser
 
 
 @pytest.fixture
-def thousand(project) -> tuple[list[dict], list[float]]:
-    "A thousand test flights of the last week, as JSON, and what the evaluation notebook said of them."
+def last_week(project) -> tuple[list[dict], list[float]]:
+    "Three hundred test flights of the last week, as JSON, and what the evaluation notebook said of them."
     test = pq.read_table(project.folder / "data/processed/predictions.parquet")
     records = pq.read_table(project.folder / "data/interim/records.parquet")
     known = records.filter(pc.is_valid(records["arr_delay"]))
-    rows = known.slice(known.num_rows - 1000)
-    assert rows["sched_dep"][0].as_py() > moment("2013-12-25") and rows["flight"].equals(test.slice(test.num_rows - 1000)["flight"])
+    rows = known.slice(known.num_rows - 300)
+    assert rows["sched_dep"][0].as_py() > moment("2013-12-25") and rows["flight"].equals(test.slice(test.num_rows - 300)["flight"])
     asked = [Record(**row).model_dump(mode="json") for row in rows.select(list(Record.model_fields)).to_pylist()]
-    return asked, test.slice(test.num_rows - 1000)["probability"].to_pylist()
+    return asked, test.slice(test.num_rows - 300)["probability"].to_pylist()
 
 
-def test_everybody_gives_the_same_answer_bit_by_bit(project, thousand):
+def test_everybody_gives_the_same_answer_bit_by_bit(project, last_week):
     "The service, the exported function, MLflow's python function, `mlflow models serve`, and the evaluation notebook."
-    asked, expected = thousand
+    asked, expected = last_week
     # the exported function on the fetched folder, and MLflow's python function
     code = """
 import json, sys, mlflow, pandas as pd
