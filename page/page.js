@@ -193,12 +193,19 @@ function distances(list) {
 async function drift() {
   const reply = await ask("drift");
   if (!reply.ok) { at("drift").replaceChildren(absent(reply)); return; }
-  const seen = await reply.json();
-  if (!seen || !seen.rows) { at("drift").replaceChildren(element("p", {}, "No predictions of this version to compare with its reference yet.")); return; }
+  at("drift").replaceChildren(...compared(await reply.json()));
+}
+
+const FEW = 200; // predictions; with fewer, chance alone moves the numbers (`og monitor` says the same)
+
+// What the monitor saw, as paragraphs and a picture.
+function compared(seen) {
+  if (!seen || !seen.rows) return [element("p", {}, "No predictions of this version to compare with its reference yet.")];
+  if (seen.rows < FEW) return [element("p", {}, `Version ${seen.version}: ${number(seen.rows)} predictions in ${number(seen.hours)} hours, too few to say whether anything moved (${FEW} are needed).`)];
   const { outcomes, ...quality } = seen.quality, farthest = [...seen.drift].sort((a, b) => b.psi - a.psi).slice(0, 10);
   const told = outcomes ? `${number(outcomes)} outcomes: ${Object.entries(quality).map(([name, value]) => `${name} ${number(value)}`).join(", ")}` : "No outcomes have come back yet.";
-  at("drift").replaceChildren(element("p", {}, `Version ${seen.version}: ${number(seen.rows)} predictions in ${number(seen.hours)} hours against its reference. `, told), distances(farthest),
-    element("p", { className: "hint" }, (seen.rows < 1000 ? "Under a thousand predictions drift by chance. " : "") + `Looked at ${new Date(seen.at).toLocaleString()}.`));
+  return [element("p", {}, `Version ${seen.version}: ${number(seen.rows)} predictions in ${number(seen.hours)} hours against its reference. `, told), distances(farthest),
+    element("p", { className: "hint" }, (seen.rows < 1000 ? "Under a thousand predictions drift by chance. " : "") + `Looked at ${new Date(seen.at).toLocaleString()}.`)];
 }
 
 const refresh = () => Promise.all([model(), versions(), traffic(), speed(), drift()]);

@@ -172,7 +172,10 @@ def test_the_page_answers_in_a_real_browser_by_keyboard_alone(running, promoted,
     assert "probability" in page.inner_text("#answer") and page.locator("#answer svg rect").count() == 5
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out to the side"
     wait_until(lambda: (page.evaluate("traffic()"), page.locator("#traffic svg").count())[1] == 1)
+    httpx.post(running.url + "/predict", json=[EXAMPLE] * 250).raise_for_status()
     wait_until(lambda: (page.evaluate("drift()"), page.locator("#drift svg").count())[1] == 1)
+    few = page.evaluate("compared({version: '1', rows: 3, hours: 24, drift: [], quality: {outcomes: 0}, at: 0}).map(e => e.textContent).join('|')")
+    assert few == "Version 1: 3 predictions in 24 hours, too few to say whether anything moved (200 are needed)."
     wait_until(lambda: (page.evaluate("speed()"), "99 of 100" in page.inner_text("#speed"))[1])
     asked = page.inner_text("#speed dd")
     assert int(asked.replace(",", "")) >= 1 and "ms" in page.inner_text("#speed") and "(0.00%)" in page.inner_text("#speed")
