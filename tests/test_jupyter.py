@@ -26,6 +26,14 @@ ENDED = "() => {const notebook = " + MODEL + """;
 }"""
 
 
+def whole(file: Path) -> bool:
+    "Is all of a notebook there?"
+    try:
+        return bool(json.loads(file.read_text()))
+    except ValueError:
+        return False
+
+
 @dataclass
 class Jupyter:
     "A Jupyter server over a copy of the project, and a page on it."
@@ -78,7 +86,7 @@ class Jupyter:
         file = self.project.folder / "nbs" / notebook
         before = file.stat().st_mtime_ns
         self.page.keyboard.press("Control+s")
-        wait_until(lambda: file.stat().st_mtime_ns != before, seconds=30)
+        wait_until(lambda: file.stat().st_mtime_ns != before and whole(file), seconds=30)  # Jupyter empties the file, then writes it
         assert not self.page.locator(".jp-Dialog").count()
 
     def changed(self) -> list[str]:
