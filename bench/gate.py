@@ -68,15 +68,18 @@ def latency(runs: int, extra: float) -> int:
         gate.predict = honest
 
 
-def main() -> None:
-    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+def quality_table(seeds: int) -> None:
     print("| challenger | " + " | ".join(CHECKS) + " | any |\n|---|" + "---|" * (len(CHECKS) + 1))
     with ProcessPoolExecutor(2) as pool:
         for name, more in {"as good as the champion": 0.0, "noise 1.3 times": 0.15, "noise 1.6 times": 0.3}.items():
             found = list(pool.map(once, [(seed, more) for seed in range(seeds)]))
             counts = Counter(check for refused in found for check in refused)
-            print(f"| {name} | " + " | ".join(f"{counts[check]} of {seeds}" for check in CHECKS) + f" | {sum(map(bool, found))} of {seeds} |")
-    print("\n| challenger | latency refuses | beside two busy processes |\n|---|---|---|")
+            shown = [*(counts[check] for check in CHECKS), sum(map(bool, found))]
+            print(f"| {name} | " + " | ".join(f"{count} of {seeds}" for count in shown) + " |", flush=True)
+
+
+def latency_table() -> None:
+    print("| challenger | latency refuses | beside two busy processes |\n|---|---|---|")
     for name, extra in {"a copy of the champion": 0.0, "1.5 times the processor time for many records": 0.5}.items():
         alone = latency(20, extra)
         with busy(2):
@@ -84,4 +87,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    quality_table(int(sys.argv[1]) if len(sys.argv) > 1 else 40)
+    print()
+    latency_table()
