@@ -44,7 +44,8 @@ lap("train")
 frames = {name: part.to_pandas() for name, part in parts.items()}
 target = frames["test"][TARGET].to_numpy(dtype=bool)
 model = estimator.load(made["fitted"])
-given = {"model": estimator.scores(model.booster, np.stack([parts["test"][name].to_numpy() for name in build.FEATURES], axis=1))}
+matrix = np.stack([parts["test"][name].to_numpy() for name in build.FEATURES], axis=1)
+given = {"model": estimator.scores(model.booster, matrix)}
 given |= {name: baseline(frames["train"], frames["test"]) for name, baseline in evaluate.BASELINES.items()}
 quality = {name: evaluate.score(target, p) for name, p in given.items()}
 evaluate.bootstrap(roc_auc_score, target, given)
@@ -52,6 +53,6 @@ evaluate.reliability(target, given["model"])
 evaluate.precision_recall(target, given["model"])
 by_slice = evaluate.slices(frames["test"][["carrier", "origin"]], target, given["model"])
 write(place / "predictions.parquet", parts["test"].append_column("probability", pa.array(given["model"])))
-evaluate.complete(made["fitted"], made["model"], evaluate.card(model.encoder, quality, by_slice))
+evaluate.complete(made["fitted"], made["model"], evaluate.card(model.encoder, quality, by_slice), matrix, given["model"])
 lap("evaluate")
 print(json.dumps({name: round(seconds, 2) for name, seconds in clock.items()}))

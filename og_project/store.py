@@ -127,9 +127,11 @@ def files(folder:Path)->Store: # Folder of the tables' files
     return Store(cast(Client, None), f"chdb://{folder}", folder)
 
 def connect_embedded(folder:Path|None)->Store: # Folder of the tables' files; `None`: a store without tables
-    "An engine in this process. It keeps nothing of its own: tables are views over Parquet files."
+    "An engine in this process. It keeps nothing of its own: tables are views over Parquet files. Raises `StoreError` where chdb is not installed."
     database = f"og_{uuid4().hex}" # engines of one process share a catalogue, so each has a database of its own
-    with get_client(interface="chdb") as opener: # the engine ends with its last client, so ours opens before this one closes
+    try: first = get_client(interface="chdb")
+    except ImportError: raise StoreError("the embedded engine (chdb) is not installed here: name a server in store.url") from None
+    with first as opener: # the engine ends with its last client, so ours opens before this one closes
         opener.command(f"CREATE DATABASE {database}")
         return Store(get_client(interface="chdb", database=database), f"chdb://{folder or ''}", folder)
 

@@ -1,11 +1,16 @@
 "The same few functions on both engines; the server is spoken to by clickhouse-connect's real HTTP client."
 import multiprocessing
+import signal
+import sys
 import threading
 import time
 
+import httpx
 import pyarrow as pa
 import pytest
 
+from og_project.config import root
+from og_project.data.contract import EXAMPLE
 from og_project.features import build
 from og_project.store import StoreError, append, connect, create, parquet, query
 
@@ -121,3 +126,26 @@ def test_the_features_sql_gives_the_same_on_a_server(clickhouse, real):
     counted = [build.history(server, "records", *window), build.history(here, parquet(real["records"]), *window)]
     of_server, of_here = (c["history"].sort_by([(name, "ascending") for name in ("event", "by", "key", "hour")]) for c in counted)
     assert of_server.equals(of_here) and of_here.num_rows > 1000
+
+
+def test_where_the_embedded_engine_is_not_installed_it_is_an_error_of_the_store(tmp_path, monkeypatch):
+    "As in the serving image, which is made for a server: it is as if one were away; appending needs no engine."
+    monkeypatch.setitem(sys.modules, "chdb", None)
+    with pytest.raises(StoreError, match="name a server in store.url"):
+        connect(f"chdb://{tmp_path}")
+    assert connect(f"chdb://{tmp_path}", engine=False).folder == tmp_path
+
+
+def test_a_service_without_the_embedded_engine_answers_and_knows_its_keys(site, tmp_path):
+    "A store that cannot be asked costs no answer: journal and memory know the keys of this folder."
+    without = tmp_path / "without"  # a chdb that cannot be imported, before the real one
+    without.mkdir()
+    (without / "chdb.py").write_text("raise ImportError\n")
+    site.start(PYTHONPATH=f"{without}:{root()}", cold=True)
+    ask = lambda **headers: httpx.post(site.url + "/predict", json=EXAMPLE, headers=headers)  # noqa: E731
+    first, again = (ask(**{"idempotency-key": "a"}) for _ in range(2))
+    assert first.status_code == 200 and again.content == first.content
+    for path in ("/traffic", "/drift", "/history"):
+        assert httpx.get(site.url + path).status_code in (200, 503), path
+    assert site.stop() in (0, -signal.SIGTERM)
+    assert len(site.stored()) == 1
