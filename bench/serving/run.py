@@ -287,7 +287,7 @@ def keys() -> None:
     "What an `Idempotency-Key` costs: with and without, in turn, in one process."
     (_, *command), env, url, *_ = contenders()["ours, everything on"]
     runs: dict[str, list] = {"without": [], "with": []}
-    with running([sys.executable, *command], env, url) as (process, _):  # a key is looked up in the embedded store, which the serving environment lacks
+    with running([sys.executable, *command], env, url) as (process, _):  # whose store can be asked for a key
         time.sleep(8)
         wrk(url + "/predict", ONE, 1)
         for _ in range(ROUNDS):
