@@ -1,6 +1,7 @@
 "The same few functions on both engines; the server is spoken to by clickhouse-connect's real HTTP client."
 import multiprocessing
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -128,12 +129,14 @@ def test_the_features_sql_gives_the_same_on_a_server(clickhouse, real):
     assert of_server.equals(of_here) and of_here.num_rows > 1000
 
 
-def test_where_the_embedded_engine_is_not_installed_it_is_an_error_of_the_store(tmp_path, monkeypatch):
+def test_where_the_embedded_engine_is_not_installed_it_is_an_error_of_the_store(tmp_path):
     "As in the serving image, which is made for a server: it is as if one were away; appending needs no engine."
-    monkeypatch.setitem(sys.modules, "chdb", None)
-    with pytest.raises(StoreError, match="name a server in store.url"):
-        connect(f"chdb://{tmp_path}")
-    assert connect(f"chdb://{tmp_path}", engine=False).folder == tmp_path
+    code = f"""import sys; sys.modules["chdb"] = None
+from og_project.store import connect
+connect("chdb://{tmp_path}", engine=False); print("appends")
+connect("chdb://{tmp_path}")"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=root(), capture_output=True, text=True)
+    assert done.stdout == "appends\n" and "StoreError: the embedded engine (chdb) is not installed here: name a server in store.url" in done.stderr
 
 
 def test_a_service_without_the_embedded_engine_answers_and_knows_its_keys(site, tmp_path):
