@@ -65,7 +65,7 @@ class Airflow:
 
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory) -> Iterator[Airflow]:
-    project = small_project(tmp_path_factory.mktemp("airflow") / "project")
+    project = small_project(tmp_path_factory.mktemp("airflow") / "project", every=5)
     gate = project.folder / "config/gate.yml"
     wide = {"max_loss": 0.5, "max_gain": 0.5, "slice_loss": 1, "calibration": 1, "latency": 100, "size": 100}
     text = gate.read_text()
