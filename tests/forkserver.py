@@ -122,6 +122,27 @@ def become(command: list[str], folder: str, environment: dict[str, str], streams
     return SCRIPTS[Path(command[0]).name].load()()
 
 
+def warm() -> None:
+    "Do once what every command does the first time: compile patterns and templates, find fonts, map MLflow's tables."
+    import io
+
+    import matplotlib.pyplot as plt
+    import nbformat.v4 as v4
+    from nbconvert import HTMLExporter
+    from sqlalchemy.orm import configure_mappers
+
+    figure, axes = plt.subplots()
+    axes.plot([1, 10], label="one")
+    axes.legend()
+    for kind in ("png", "svg"):
+        figure.savefig(io.BytesIO(), format=kind)
+    plt.close(figure)
+    output = v4.new_output("execute_result", {"text/plain": "2", "text/html": "<b>2</b>"})
+    cells = [v4.new_markdown_cell("# A title\n`code` and $x$, a [link](#a), a list:\n\n- one"), v4.new_code_cell("1 + 1", outputs=[output])]
+    HTMLExporter().from_notebook_node(v4.new_notebook(cells=cells, metadata={"language_info": {"name": "python", "pygments_lexer": "ipython3"}}))
+    configure_mappers()
+
+
 if __name__ == "__main__":
     import gc
     import importlib
@@ -132,6 +153,7 @@ if __name__ == "__main__":
         importlib.import_module(module)
     SCRIPTS = {script.name: script for script in entry_points(group="console_scripts")}
     ENGINES = [engine for engine in entry_points(group="papermill.engine") if engine.value.startswith("og_project")]
+    warm()
     gc.freeze()
     if command := serve(sys.argv[1]):
         sys.exit(command())
