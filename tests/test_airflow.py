@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 from conftest import Project, free_port, small_project, wait_until
+
+from og_project.config import root
 
 AIRFLOW = os.environ.get("AIRFLOW", "")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not AIRFLOW, reason="AIRFLOW names no environment: make airflow-test")]
@@ -109,6 +112,13 @@ def airflow(tmp_path_factory) -> Iterator[Airflow]:
 def test_nothing_of_the_project_is_in_airflows_environment():
     assert not list(Path(AIRFLOW).parent.glob("lib/*/site-packages/og_project*"))
     assert not list(Path(AIRFLOW).parent.glob("lib/*/site-packages/lightgbm"))
+
+
+@pytest.mark.parametrize("value, schedule", [("", None), ("None", None), (" none ", None), ("@daily", "@daily")])
+def test_a_schedule_that_is_none_in_any_spelling_is_none(value, schedule, tmp_path):
+    env = {"AIRFLOW_HOME": str(tmp_path), "RETRAIN_SCHEDULE": value, "PYTHONPATH": str(root())}
+    found = subprocess.run([f"{AIRFLOW}/python", "-c", "import dag; print(repr(dag.register.dag.schedule))"], env=env, capture_output=True, text=True)
+    assert found.returncode == 0 and found.stdout.splitlines()[-1] == repr(schedule), found.stdout + found.stderr
 
 
 def test_one_run_at_a_time_every_task_has_an_end_and_the_page_leads_to_the_models(airflow):

@@ -121,6 +121,8 @@ def test_a_stream_that_cannot_be_recorded_whole_is_not_recorded_at_all(site, rec
     refused = httpx.post(site.url + "/predict", content=stream(table), headers={"content-type": ARROW}, timeout=120)
     assert refused.status_code == 503 and "journal" in refused.text
     assert not list((site.folder / "journal").glob("*.journal"))
+    with httpx.Client(base_url=site.url) as client:
+        assert answered(client) == 0
     site.kill()
     site.start()
     site.stop()
