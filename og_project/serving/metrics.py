@@ -143,6 +143,10 @@ class Distribution:
             place[np.isnan(values)] = self.width - 1
             self.counts[self.base[i]:self.base[i] + self.width] += np.bincount(place, minlength=self.width)
 
+    def add_to(self, other:"Distribution")->None:
+        "Add what was counted to another one of the same version."
+        other.counts += self.counts
+
     def hand_over(self, metrics:Metrics)->None:
         "Give what was counted to Prometheus, and begin again."
         counts, self.counts = self.counts.reshape(len(self.names), -1), np.zeros_like(self.counts)
