@@ -102,9 +102,10 @@ lock: ## compile settings.ini into the hashed requirements*.txt
 	@$(COMPILE) -c $(OUT)requirements-dev.txt -o $(OUT)requirements.txt
 	@$(subst setup.py,requirements-airflow.in,$(COMPILE)) -o $(OUT)requirements-airflow.txt
 
-export: setup ## write the package from the notebooks
+export: setup ## write the package from the notebooks, and into those that changed what their cells show
 	@$(BIN)/nbdev_export
 	@$(BIN)/og clean
+	@notebooks="$$($(CHANGED))"; test -z "$$notebooks" || $(BIN)/og outputs $$notebooks
 
 dag: setup ## write dvc.yaml and db/schema.sql from pipeline.yaml and the contract
 	@$(BIN)/og dag

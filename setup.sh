@@ -37,6 +37,7 @@ load_env() { # the environment wins, then .env, then config.env
       if [[ $name =~ ^[A-Z0-9_]+$ && -z ${!name+set} ]]; then value=${value#[\'\"]}; export "$name=${value%[\'\"]}"; fi
     done < <(tac "$file") # of two lines for a name the last one holds
   done
+  if [ -n "${CONTOUR:-}" ]; then echo "CONTOUR is called OG_ENV now: rename it in .env" >&2; OG_ENV=$CONTOUR; fi
   ALERTMANAGER_YML=$(<monitoring/alertmanager.yml)
   [[ -n $AIRFLOW_URL || $COMPOSE_PROFILES == *airflow* ]] || ALERTMANAGER_YML=$(sed '/action="retrain"/,/continue: true/d' <<<"$ALERTMANAGER_YML")
   if [ -n "$ALERT_URL" ]; then ALERTMANAGER_YML=${ALERTMANAGER_YML//\$\{ALERT_URL\}/"$ALERT_URL"}; else ALERTMANAGER_YML=$(sed '/ALERT_URL/d' <<<"$ALERTMANAGER_YML"); fi
@@ -148,7 +149,7 @@ champion() { # its version, or nothing
 
 first_model() {
   [ -z "$(champion)" ] || return 0
-  [ "$CONTOUR" = test ] || fail "there is no champion yet. Fill your tables, then: ./setup.sh og run all; ./setup.sh og register --promote-first; ./setup.sh"
+  [ "$OG_ENV" = test ] || fail "there is no champion yet. Fill your tables, then: ./setup.sh og run all; ./setup.sh og register --promote-first; ./setup.sh"
   say "No champion yet: the example's data, and a first model (two minutes)"
   job admin load package
   job pipeline run all ${FIRST_UNTIL:+-p until "$FIRST_UNTIL"}
@@ -182,7 +183,7 @@ up() {
   [ "$(kept IMAGE)" = "$IMAGE" ] || keep IMAGE "$IMAGE"
   secrets; trust "$IMAGE:$TAG"
   compose config -q
-  docker run --rm -e "OG_CONTOUR=$CONTOUR" --entrypoint python "$IMAGE:$TAG" -c 'from og_project.config import settings; settings()'
+  docker run --rm -e "OG_ENV=$OG_ENV" --entrypoint python "$IMAGE:$TAG" -c 'from og_project.config import settings; settings()'
   say "Servers: ${SERVERS[*]:-yours}"
   [ ${#SERVERS[@]} = 0 ] || compose up -d --wait --wait-timeout 300 "${ABSENT[@]}" "${SERVERS[@]}"
   [[ ${SERVERS[*]} != *s3* ]] || buckets

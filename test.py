@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from og_project import features
 from og_project.config import root, settings
 from og_project.data.contract import EXAMPLE, TARGET, Answer, Record
-from og_project.features import build
 from og_project.lifecycle import gate, registry
 from og_project.lifecycle.smoke import ask, recorded, wait
 from og_project.model import estimator, evaluate
@@ -98,8 +98,8 @@ def said(later) -> dict[str, np.ndarray]:
 def test_the_service_answers_what_the_registered_model_does(model, later, said):
     "The same features are built and the same model is asked, here and there; with what the tables say now, where they are the source."
     if CONFIG.source == "store":
-        lookups = build.refresh(store_of(CONFIG), model.lookups, model.encoder)
-        model = replace(model, lookups=lookups, features=build.ready(lookups))
+        lookups = features.refresh(store_of(CONFIG), model.lookups, model.encoder)
+        model = replace(model, lookups=lookups, features=features.ready(lookups))
     here = estimator.predict(model, estimator.rows_table(later[0]))
     for name in Answer.model_fields:
         assert np.array_equal(said[name], here[name]), name

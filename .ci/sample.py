@@ -23,7 +23,7 @@ def measured(folder: Path, since: str, until: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as place:
         subprocess.run(f"cd '{folder}' && tar c --exclude=./data --exclude=./models --exclude=./reports --exclude=./.venv --exclude=./.git "
                        f"--exclude=./.dvc --exclude=./build . | tar x -C '{place}'", shell=True, check=True)
-        env = os.environ | SMALL | {"OG_ROOT": place, "PYTHONPATH": place, "OG_CONTOUR": "local"}
+        env = os.environ | SMALL | {"OG_ROOT": place, "PYTHONPATH": place, "OG_ENV": "local"}
         subprocess.run([OG, "run", "all", "-p", "since", since, "-p", "until", until], cwd=place, env=env, check=True, stdout=sys.stderr)
         return json.loads(Path(place, "reports/metrics.json").read_text())["model"]
 

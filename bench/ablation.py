@@ -8,9 +8,9 @@ from sklearn.linear_model import LogisticRegression
 
 from og_project.config import root, settings
 from og_project.data.contract import TARGET, moment
-from og_project.features.build import FEATURES, WEATHER, WINDOWS
+from og_project.features import FEATURES, WEATHER, WINDOWS
 from og_project.model import estimator
-from og_project.model.evaluate import calibration_error, reliability, score
+from og_project.model.evaluate import expected_calibration_error, reliability, score
 from og_project.model.train import split
 
 PARTS = split(pq.read_table(root() / "data/processed/features.parquet"), moment("2014-01-01"))
@@ -37,7 +37,7 @@ def logit(p: np.ndarray) -> np.ndarray:
 
 
 def show(name: str, valid: np.ndarray | None, test: np.ndarray) -> None:
-    quality, error = score(TARGETS["test"], test), calibration_error(reliability(TARGETS["test"], test))
+    quality, error = score(TARGETS["test"], test), expected_calibration_error(reliability(TARGETS["test"], test))
     of_valid = "" if valid is None else f"{score(TARGETS['valid'], valid)['roc_auc']:.4f}"
     print(f"| {name} | {of_valid} | {quality['roc_auc']:.4f} | {quality['brier']:.4f} | {error:.4f} |", flush=True)
 

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
+from og_project import features
 from og_project.data import ingest
 from og_project.data.contract import moment
-from og_project.features import build
 from og_project.store import connect, parquet, query
 
 DAYS = 364  # whole weeks
@@ -37,12 +37,12 @@ def repeat(folder: Path, times: int) -> None:
     folder.mkdir(parents=True)
     for table, columns in ingest.SOURCE.items():
         year = pa.concat_tables(ingest.read_files(ingest.package_folder())(table))
-        if table in ingest.EVENTS:
+        if table in ingest.EVENT_TABLES:
             year = year.filter(pc.field("time_hour") < END)
         with csv.CSVWriter(folder / f"{table}.csv", pa.schema(ingest.arrow_types(columns))) as writer:
-            for number in range(times if table in ingest.EVENTS else 1):
+            for number in range(times if table in ingest.EVENT_TABLES else 1):
                 shifted = year
-                if table in ingest.EVENTS:
+                if table in ingest.EVENT_TABLES:
                     moved = pc.add(year["time_hour"], pa.scalar(timedelta(days=DAYS * (number + 1 - times)), pa.duration("s")))
                     shifted = year.set_column(year.schema.get_field_index("time_hour"), "time_hour", moved)
                 writer.write_table(shifted)
@@ -55,14 +55,14 @@ def paths(folder: Path) -> dict[str, Path]:
 def run_ingest(folder: Path, times: int) -> int:
     at = paths(folder)
     ingest.keep(ingest.read_files(folder), at["raw"], at["external"])
-    flights, weather = (parquet(at["raw"] / f"{table}.parquet") for table in ingest.EVENTS)
+    flights, weather = (parquet(at["raw"] / f"{table}.parquet") for table in ingest.EVENT_TABLES)
     return ingest.check(connect(), flights, weather, at["records"], at["rejected"], since(times), END)["accepted"]
 
 
 def run_features(folder: Path, times: int) -> int:
     at = paths(folder)
     tables = at["records"], at["raw"] / "flights.parquet", at["external"] / "planes.parquet"
-    return build.build(connect(), *map(parquet, tables), at["features"], at["lookups"], END, 15)
+    return features.build(connect(), *map(parquet, tables), at["features"], at["lookups"], END, 15)
 
 
 def run_pandas(folder: Path, times: int, how: str) -> int:
@@ -82,7 +82,7 @@ STAGES = {"ingest": run_ingest, "features": run_features, "pandas rolling": part
 def same(folder: Path, how: str) -> bool:
     "Does pandas give our numbers?"
     ours, theirs = pq.read_table(paths(folder)["features"]), pq.read_table(folder / how)
-    for name in build.FEATURES:
+    for name in features.FEATURES:
         a, b = ours[name].to_numpy(), theirs[name].to_numpy()
         if not np.allclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True):
             bad = ~np.isclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True)

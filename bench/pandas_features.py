@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from og_project.data.contract import ZONE
-from og_project.features.build import CATEGORICAL, HORIZON, KEYS, TAXI_MINUTES, WEATHER, WINDOWS
+from og_project.features import CATEGORICAL, HORIZON, KEYS, TAXI_MINUTES, WEATHER, WINDOWS
 
 HOUR = pd.Timedelta(hours=1)
 

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from og_project.config import settings
 from og_project.data import ingest
 from og_project.data.contract import TARGET, moment
-from og_project.features import build
+from og_project import features
 from og_project.model import estimator, evaluate, train
 from og_project.store import connect, parquet, write
 
@@ -28,15 +28,15 @@ def lap(name: str) -> None:
 
 
 ingest.keep(ingest.reader(settings(), since, until), made["raw"], made["external"])
-flights, weather = (parquet(made["raw"] / f"{table}.parquet") for table in ingest.EVENTS)
+flights, weather = (parquet(made["raw"] / f"{table}.parquet") for table in ingest.EVENT_TABLES)
 ingest.check(store, flights, weather, made["records"], made["rejected"], since, until)
 lap("ingest")
 planes = parquet(made["external"] / "planes.parquet")
-build.build(store, parquet(made["records"]), flights, planes, made["features"], made["lookups"], until, 15)
+features.build(store, parquet(made["records"]), flights, planes, made["features"], made["lookups"], until, 15)
 lap("features")
 parts = train.split(pq.read_table(made["features"]), until)
 booster, loss = estimator.fit(parts["train"], parts["valid"], settings().model)
-valid = np.stack([parts["valid"][name].to_numpy() for name in build.FEATURES], axis=1)
+valid = np.stack([parts["valid"][name].to_numpy() for name in features.FEATURES], axis=1)
 threshold = train.best_threshold(parts["valid"][TARGET].to_numpy().astype(bool), estimator.scores(booster, valid))
 records = pq.read_table(made["records"])
 estimator.save(made["fitted"], booster, made["lookups"], records.slice(records.num_rows - 20), threshold=threshold, windows={})
@@ -44,7 +44,7 @@ lap("train")
 frames = {name: part.to_pandas() for name, part in parts.items()}
 target = frames["test"][TARGET].to_numpy(dtype=bool)
 model = estimator.load(made["fitted"])
-matrix = np.stack([parts["test"][name].to_numpy() for name in build.FEATURES], axis=1)
+matrix = np.stack([parts["test"][name].to_numpy() for name in features.FEATURES], axis=1)
 given = {"model": estimator.scores(model.booster, matrix)}
 given |= {name: baseline(frames["train"], frames["test"]) for name, baseline in evaluate.BASELINES.items()}
 quality = {name: evaluate.score(target, p) for name, p in given.items()}

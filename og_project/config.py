@@ -6,13 +6,15 @@
 __all__ = ['Names', 'Parameter', 'LOOPBACK', 'FILES', 'KUBERNETES', 'ProjectError', 'root', 'SettingsError', 'without', 'parted',
            'Section', 'StoreSettings', 'MlflowSettings', 'ServeSettings', 'JournalSettings', 'GateSettings',
            'MonitorSettings', 'TriggerSettings', 'Settings', 'secret', 'merge', 'of_kubernetes', 'check_environment',
-           'read_yaml', 'settings', 'anchored']
+           'environment', 'read_yaml', 'settings', 'demo_settings', 'anchored']
 
 # %% ../nbs/00_config.ipynb #c7b6a9c0
 import json
 import os
 import re
 import sys
+import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +82,7 @@ class ServeSettings(Section):
     port: int = 8080
     workers: int = 1                    # processes
     log: Literal["auto", "json", "text"] = "auto" # lines of the log: `auto` is text on a terminal, ECS JSON elsewhere
-    auth: bool = True                   # off only in the local contour on a loopback address
+    auth: bool = True                   # off only in the local environment on a loopback address
     keys: SecretStr = SecretStr("")     # `name scope+scope sha256`, separated by semicolons; only from OG_SERVE__KEYS
     keys_file: str | None = None        # the same, a line each; read again when it changes
     trusted_hosts: Names = ("*",)       # values of the Host header that are answered; in a variable, separated by commas
@@ -122,7 +124,7 @@ class GateSettings(Section):
 
 class MonitorSettings(Section):
     "What watches predictions and database: how far back, how often, and where Prometheus finds it."
-    inside: bool = False       # within the service (one worker), as the local contour does
+    inside: bool = False       # within the service (one worker), as the local environment does
     hours: float = 24          # of predictions that are compared with the reference
     seconds: float = 60        # between two looks
     host: str = "127.0.0.1"
@@ -146,9 +148,9 @@ Parameter = Annotated[int | float | str, BeforeValidator(lambda value: yaml.safe
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 class Settings(BaseSettings):
-    "Everything that differs between contours. Secrets come from the environment alone."
+    "Everything that differs between environments. Secrets come from the environment alone."
     model_config = SettingsConfigDict(env_prefix="OG_", env_nested_delimiter="__", frozen=True, extra="forbid")
-    contour: Literal["local", "test", "production"] = "local"
+    env: Literal["local", "test", "production"] = "local"
     source: str = "package"                # "package", a folder of raw files, or "store"
     store: StoreSettings = StoreSettings()
     mlflow: MlflowSettings = MlflowSettings()
@@ -162,8 +164,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def keys_are_asked_for(self):
         "Without keys only this very machine may ask."
-        if not self.serve.auth and (self.contour != "local" or self.serve.host not in LOOPBACK):
-            raise ValueError(f"serve.auth is off: allowed in the local contour with serve.host {', '.join(LOOPBACK)} only")
+        if not self.serve.auth and (self.env != "local" or self.serve.host not in LOOPBACK):
+            raise ValueError(f"serve.auth is off: allowed in the local environment with serve.host {', '.join(LOOPBACK)} only")
         return self
 
     @classmethod
@@ -199,33 +201,48 @@ def check_environment(
 )->None:
     "Raise `SettingsError` for an `OG_` variable that sets nothing."
     sections = {f"OG_{name.upper()}" for name, field in Settings.model_fields.items() if isinstance(field.default, Section | dict)}
-    known = {f"OG_{name.upper()}" for name in Settings.model_fields} | {"OG_ROOT"}
+    known = {f"OG_{name.upper()}" for name in Settings.model_fields} | {"OG_ROOT", "OG_CONTOUR"}
     strange = sorted(n for n, value in variables.items() if n.upper().startswith("OG_") and not of_kubernetes(n, value) and
                      (n.upper().split("__")[0] not in known or ("__" in n and n.upper().split("__")[0] not in sections)))
     if strange: raise SettingsError(f"environment: {strange[0]} is no setting; the settings begin with {', '.join(sorted(known))}")
 
+# %% ../nbs/00_config.ipynb #91b7d4ce
+def environment()->str: # "local", "test" or "production", if it is right
+    "What `OG_ENV` says, else `OG_CONTOUR`, its old name, else `local`. Raises `SettingsError` if the two differ."
+    new, old = os.environ.get("OG_ENV"), os.environ.get("OG_CONTOUR")
+    if new and old and new != old: raise SettingsError(f"OG_ENV={new} and OG_CONTOUR={old}: remove OG_CONTOUR, the old name")
+    if old and not new: warnings.warn("OG_CONTOUR is the old name of OG_ENV: rename it", FutureWarning, stacklevel=2)
+    return new or old or "local"
+
 # %% ../nbs/00_config.ipynb #37baa8e8
 def read_yaml(path:Path)->dict[str, Any]:
-    "The file's mapping. Raises `SettingsError` where there is no file: a contour must not run on defaults by mistake."
-    if not path.exists(): raise SettingsError(f"{path} is missing: a contour has its file, even if it is empty")
+    "The file's mapping. Raises `SettingsError` where there is no file: an environment must not run on defaults by mistake."
+    if not path.exists(): raise SettingsError(f"{path} is missing: an environment has its file, even if it is empty")
     return yaml.safe_load(path.read_text()) or {}
 
 def settings(
-    contour:str|None=None,    # "local", "test" or "production"; `None`: what OG_CONTOUR says, else "local"
+    env:str|None=None,        # "local", "test" or "production"; `None`: what OG_ENV says, else "local"
     folder:Path|None=None,    # Where the files are; `None`: the project's `config/`
 )->Settings:
-    "The settings of one contour. Raises `SettingsError` that names the key and the file."
-    contour = contour or os.environ.get("OG_CONTOUR", "local")
-    if contour not in FILES: raise SettingsError(f"OG_CONTOUR={contour}: the contours are {', '.join(FILES)}")
+    "The settings of one environment. Raises `SettingsError` that names the key and the file."
+    env = env or environment()
+    if env not in FILES: raise SettingsError(f"OG_ENV={env}: the environments are {', '.join(FILES)}")
     folder = folder or root()/"config"
     check_environment(os.environ)
     shared = read_yaml(folder/"base.yml") | {"gate": read_yaml(folder/"gate.yml")}
-    values = merge(shared, read_yaml(folder/FILES[contour])) | {"contour": contour}
-    try: return Settings(**values).model_copy(update={"contour": contour}) # who asks for a contour gets it, whatever OG_CONTOUR says
+    values = merge(shared, read_yaml(folder/FILES[env])) | {"env": env}
+    try: return Settings(**values).model_copy(update={"env": env}) # who asks for an environment gets it, whatever OG_ENV says
     except ValidationError as e:
         first = e.errors(include_input=False, include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"setting {key or 'together'!r}: {first['msg']} (in config/{FILES[contour]}, base.yml, gate.yml or OG_*)") from None
+        raise SettingsError(f"setting {key or 'together'!r}: {first['msg']} (in config/{FILES[env]}, base.yml, gate.yml or OG_*)") from None
+
+# %% ../nbs/00_config.ipynb #a47e10d3
+def demo_settings()->Settings:
+    "The local settings with a journal and a store in a folder of their own, for examples and tests."
+    place = tempfile.mkdtemp(prefix="og_demo_")
+    own = {"journal": JournalSettings(folder=f"{place}/journal"), "store": StoreSettings(url=f"chdb://{place}/data")}
+    return settings("local").model_copy(update=own)
 
 # %% ../nbs/00_config.ipynb #72022284
 def anchored(

@@ -27,10 +27,10 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 
+from og_project import features
 from og_project.config import root
 from og_project.data import ingest
 from og_project.data.contract import Record, moment
-from og_project.features import build
 from og_project.model import estimator, train
 from og_project.serving.journal import schema_sql
 from og_project.store import connect, create, parquet, query
@@ -74,10 +74,10 @@ def real(tmp_path_factory) -> dict[str, Path]:
 def make_real(made: dict[str, Path]) -> None:
     since, until, store = moment("2013-01-01"), moment("2014-01-01"), connect()
     ingest.keep(ingest.read_files(ingest.package_folder()), made["raw"], made["external"])
-    flights, weather = (parquet(made["raw"] / f"{table}.parquet") for table in ingest.EVENTS)
+    flights, weather = (parquet(made["raw"] / f"{table}.parquet") for table in ingest.EVENT_TABLES)
     ingest.check(store, flights, weather, made["records"], made["rejected"], since, until)
     planes = parquet(made["external"] / "planes.parquet")
-    build.build(store, parquet(made["records"]), flights, planes, made["features"], made["lookups"], until, 15)
+    features.build(store, parquet(made["records"]), flights, planes, made["features"], made["lookups"], until, 15)
     parts = train.split(pq.read_table(made["features"]), until)
     booster, _ = estimator.fit(parts["train"], parts["valid"], PARAMS)
     records = pq.read_table(made["records"])
@@ -256,8 +256,8 @@ class Site:
 
 def model_folder(real: dict[str, Path], folder: Path, **encoder: Any) -> Path:
     "A complete model: the fitted one with its reference, and what its encoder shall say."
-    features = pq.read_table(real["features"]).slice(100_000, 5000)
-    matrix = np.stack([features[name].to_numpy() for name in build.FEATURES], axis=1)
+    rows = pq.read_table(real["features"]).slice(100_000, 5000)
+    matrix = np.stack([rows[name].to_numpy() for name in features.FEATURES], axis=1)
     shutil.copytree(real["fitted"], folder)
     estimator.write_reference(folder, matrix, estimator.scores(estimator.load(real["fitted"]).booster, matrix))
     if encoder:

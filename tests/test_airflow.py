@@ -166,12 +166,12 @@ def test_a_refused_model_changes_nothing_and_is_no_failure(airflow):
 
 def test_a_stage_is_tried_again_and_a_failed_check_brings_the_champion_back(airflow):
     before, raw = airflow.changes(), next((airflow.project.folder / "sample").glob("*.csv"))
-    aside = raw.with_suffix(".away")
+    staging = raw.with_suffix(".away")
     airflow.serving.close()  # nobody will answer to the check
-    raw.rename(aside)
+    raw.rename(staging)
     airflow.begin("unlucky", until="2014-01-01")
     wait_until(lambda: airflow.tasks("unlucky")["ingest"]["state"] == "up_for_retry", seconds=120)
-    aside.rename(raw)
+    staging.rename(raw)
     assert airflow.ended("unlucky") == "failed"
     tasks = airflow.tasks("unlucky")
     assert tasks["ingest"]["try_number"] == 2 and tasks["promote"]["state"] == "success" and tasks["check"]["state"] == "failed", tasks

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from og_project.data.contract import EXAMPLE, Carrier, Origin, Outcome, Record
+from og_project.data.contract import EXAMPLE, Carrier, LabelledRecord, Origin, Record
 from og_project.store import arrow_schema, conditions, connect, parquet, query, reasons, write
 
 moments = st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1)).map(lambda t: t.replace(tzinfo=UTC))
@@ -30,7 +30,7 @@ def counts(low: int, high: int) -> st.SearchStrategy:
 def values() -> dict[str, st.SearchStrategy]:
     "What may stand in each column of a table: right type, any value."
     found = {}
-    for name, spec in Outcome.model_json_schema()["properties"].items():
+    for name, spec in LabelledRecord.model_json_schema()["properties"].items():
         kinds = spec.get("anyOf", [spec])
         kind = next(k for k in kinds if k["type"] != "null")
         good = {"carrier": st.sampled_from(get_args(Carrier)), "origin": st.sampled_from(get_args(Origin))}
@@ -48,13 +48,13 @@ def values() -> dict[str, st.SearchStrategy]:
 # mostly good records with one or two odd values: a record that is wrong everywhere tells nothing about one condition
 good = st.just(EXAMPLE | {"sched_dep": datetime(2013, 7, 1, tzinfo=UTC), "dep_delay": 3, "arr_delay": None, "air_time": 100})
 odd = st.sampled_from(sorted(values())).flatmap(lambda name: values()[name].map(lambda value: {name: value}))
-records = st.builds(lambda base, changes: {**dict.fromkeys(Outcome.model_fields), **base, **{k: v for c in changes for k, v in c.items()}},
+records = st.builds(lambda base, changes: {**dict.fromkeys(LabelledRecord.model_fields), **base, **{k: v for c in changes for k, v in c.items()}},
                     good, st.lists(odd, max_size=2))
 
 
 def accepted_by_pydantic(record: dict) -> bool:
     try:
-        Outcome.model_validate(record)
+        LabelledRecord.model_validate(record)
     except ValidationError:
         return False
     return True
@@ -69,17 +69,17 @@ def folder(tmp_path_factory):
 @given(st.lists(records, min_size=20, max_size=60))
 def test_pydantic_and_sql_accept_the_same_records(folder, rows):
     store, path = connect(), folder / "rows.parquet"
-    write(path, pa.Table.from_pylist(rows, schema=arrow_schema(Outcome)))
-    found = query(store, f"SELECT {reasons(conditions(Outcome))} AS reasons FROM {parquet(path)}")["reasons"].to_pylist()
+    write(path, pa.Table.from_pylist(rows, schema=arrow_schema(LabelledRecord)))
+    found = query(store, f"SELECT {reasons(conditions(LabelledRecord))} AS reasons FROM {parquet(path)}")["reasons"].to_pylist()
     for row, why in zip(rows, found, strict=True):
         assert accepted_by_pydantic(row) == (why == ""), (row, why)
 
 
 def test_the_property_can_fail(folder):
     "With one condition left out, a bad record is accepted: the comparison above would notice."
-    left_out = {name: sql for name, sql in conditions(Outcome).items() if not name.startswith("humid: above")}
+    left_out = {name: sql for name, sql in conditions(LabelledRecord).items() if not name.startswith("humid: above")}
     row = EXAMPLE | {"sched_dep": datetime(2013, 7, 1, tzinfo=UTC), "humid": 101.0}
-    write(folder / "row.parquet", pa.Table.from_pylist([row], schema=arrow_schema(Outcome)))
+    write(folder / "row.parquet", pa.Table.from_pylist([row], schema=arrow_schema(LabelledRecord)))
     why = query(connect(), f"SELECT {reasons(left_out)} AS reasons FROM {parquet(folder / 'row.parquet')}")["reasons"][0].as_py()
     assert why == "" and not accepted_by_pydantic(row)
 

@@ -21,9 +21,9 @@ from conftest import PARAMS, small_project, wait_until
 from og_project.cli import REFUSED, og
 from og_project.config import GateSettings
 from og_project.data.contract import Record, moment
-from og_project.features.build import FEATURES
+from og_project.features import FEATURES
 from og_project.lifecycle import gate
-from og_project.lifecycle.gate import Asked, Check, check_latency, compare, fresh, trained_until
+from og_project.lifecycle.gate import Candidate, Check, check_latency, compare, fresh, trained_until
 from og_project.model import estimator, train
 from og_project.store import connect, parquet
 
@@ -53,12 +53,12 @@ def good(real, parts, tmp_path_factory) -> Path:
     return made(real, tmp_path_factory.mktemp("gate") / "champion", parts)
 
 
-def asked(real: dict[str, Path], folder: Path, version: str) -> tuple[pa.Table, np.ndarray, Asked]:
+def asked(real: dict[str, Path], folder: Path, version: str) -> tuple[pa.Table, np.ndarray, Candidate]:
     model, trees = estimator.load(folder), (folder / "booster.txt").read_text()
     if trees not in SAID:
         SAID[trees] = fresh(connect(), parquet(real["records"]), model, trained_until(model), moment("2014-01-01"), LIMITS.most_rows)
     rows, target, score = SAID[trees]
-    return rows, target, Asked(version, model, folder, score)
+    return rows, target, Candidate(version, model, folder, score)
 
 
 def checks(real, ours: Path, theirs: Path, **changes) -> dict[str, Check]:

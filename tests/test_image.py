@@ -52,7 +52,7 @@ def container(volumes):
     away = ["-e", "OG_STORE__URL=http://og@127.0.0.1:9/og", "-e", "OG_MLFLOW__TRACKING_URI=http://127.0.0.1:9"]
     mounts = ["-v", f"{volumes}/models:/app/models", "-v", f"{volumes}/journal:/app/journal"]
     rights = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "768m"]
-    settings = ["-e", "OG_CONTOUR=test", "-e", f"OG_SERVE__KEYS={line}", *away]
+    settings = ["-e", "OG_ENV=test", "-e", f"OG_SERVE__KEYS={line}", *away]
     name = docker("run", "-d", "-p", f"127.0.0.1:{port}:8080", *rights, *settings, *mounts, IMAGE)
     url = f"http://127.0.0.1:{port}"
     wait_until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)

@@ -8,8 +8,7 @@ import pytest
 from og_project.config import settings
 from og_project.data import ingest
 from og_project.data.contract import moment
-from og_project.files import drafts, publish
-from og_project.store import connect, parquet, query
+from og_project.store import connect, drafts, parquet, publish, query
 
 SINCE, UNTIL = moment("2013-01-01"), moment("2014-01-01")
 
@@ -28,11 +27,11 @@ def source(tmp_path):
 
 def run(source, product) -> dict[str, int]:
     "The stage as its notebook runs it: draft everything, publish at the end."
-    aside = drafts(product)
-    ingest.keep(ingest.read_files(source), aside["raw"], aside["external"])
-    flights, weather = (parquet(aside["raw"] / f"{table}.parquet") for table in ingest.EVENTS)
-    counts = ingest.check(connect(), flights, weather, aside["records"], aside["rejected"], SINCE, UNTIL)
-    publish(aside)
+    staging = drafts(product)
+    ingest.keep(ingest.read_files(source), staging["raw"], staging["external"])
+    flights, weather = (parquet(staging["raw"] / f"{table}.parquet") for table in ingest.EVENT_TABLES)
+    counts = ingest.check(connect(), flights, weather, staging["records"], staging["rejected"], SINCE, UNTIL)
+    publish(staging)
     return counts
 
 
@@ -184,7 +183,7 @@ def test_what_has_no_value_has_none_on_a_server_either(clickhouse, source, produ
     assert ingest.load(config.model_copy(update={"source": str(source)}))["flights"] == 1000
     assert query(server, "SHOW TABLES")["name"].to_pylist().count("flights_loading") == 0
     ingest.keep(ingest.reader(config, SINCE, UNTIL), tmp_path / "raw", tmp_path / "external")
-    flights, weather = (parquet(tmp_path / "raw" / f"{table}.parquet") for table in ingest.EVENTS)
+    flights, weather = (parquet(tmp_path / "raw" / f"{table}.parquet") for table in ingest.EVENT_TABLES)
     counts = ingest.check(connect(), flights, weather, tmp_path / "records", tmp_path / "rejected", SINCE, UNTIL)
     assert counts == run(source, product) == {"read": 1000, "accepted": 999, "rejected": 1}
 
@@ -222,14 +221,14 @@ def test_a_server_gives_the_same_records_as_the_files(clickhouse, tmp_path, prod
     for table in ingest.SOURCE:
         for block in ingest.demo_reader()(table):
             append(server, table, block)
-    # when the test contour reads them
+    # when the test environment reads them
     monkeypatch.setenv("OG_STORE__URL", clickhouse.url)
     monkeypatch.setenv("OG_STORE__PASSWORD", "hunter2")
     read = ingest.reader(settings("test"), moment("2013-03-01"), moment("2013-05-01"))
     raw, external = tmp_path / "raw", tmp_path / "external"
     rows = ingest.keep(read, raw, external)
     # then they are the window of the same records
-    flights, weather = (parquet(raw / f"{table}.parquet") for table in ingest.EVENTS)
+    flights, weather = (parquet(raw / f"{table}.parquet") for table in ingest.EVENT_TABLES)
     spring = moment("2013-03-01"), moment("2013-05-01")
     counts = ingest.check(connect(), flights, weather, tmp_path / "records", tmp_path / "rejected", *spring)
     assert counts["read"] == counts["accepted"] == rows["flights"] > 1000

@@ -19,7 +19,8 @@ from og_project.serving import journal as journal_module
 from og_project.serving import service as service_module
 from og_project.serving.guard import Refused
 from og_project.serving.idempotency import claim
-from og_project.serving.journal import Draft, Entry, Journal, batch_of, forget, journal_schema, lost_rows, new_ids, read_segment, schema_sql, ship
+from og_project.serving.journal import Draft, Entry, Journal, batch_of, journal_schema, new_ids, read_segment, schema_sql
+from og_project.serving.shipper import forget, lost_rows, ship, sweep
 from og_project.store import connect, create, query
 
 
@@ -149,7 +150,7 @@ def test_the_database_dies_after_it_stored_a_batch_and_before_it_said_so(tmp_pat
     create(store, schema_sql())
     journal = Journal(JournalSettings(folder=str(tmp_path / "journal")))
     journal.write(entry(10))
-    journal.put_aside()
+    journal.rotate()
     insert = store.client.insert_arrow
     told = []
 
@@ -164,7 +165,7 @@ def test_the_database_dies_after_it_stored_a_batch_and_before_it_said_so(tmp_pat
     assert len(told) > 1, "it was tried again under the same token"
     monkeypatch.undo()
     assert ship(journal.folder, store) == 10 and len(stored_on(clickhouse)) == 10
-    journal.put_aside()
+    journal.rotate()
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -179,13 +180,13 @@ def test_a_segment_that_a_shipper_took_before_it_was_locked_is_begun_again(tmp_p
         if isinstance(file, int) and not looked:  # a segment's own; a shipper locks file objects
             looked.append(list((tmp_path / "journal").iterdir()))
             ship(journal.folder, store)
-            journal_module.sweep(journal.folder)
+            sweep(journal.folder)
         return honest(file, how)
 
     monkeypatch.setattr(journal_module.fcntl, "flock", lock)
     if whole:
         journal.write(entry(3))
-        journal.put_aside()
+        journal.rotate()
     else:
         with Draft(journal) as draft:
             draft.write(entry(3))
@@ -279,14 +280,14 @@ def test_two_shippers_of_one_folder_ship_everything_once(tmp_path):
     journal = Journal(JournalSettings(folder=str(tmp_path / "journal")))
     for _ in range(60):
         journal.write(entry(3))
-        journal.put_aside()
+        journal.rotate()
     stores = [connect(f"chdb://{tmp_path / 'data'}", engine=False) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(lambda store: ship(journal.folder, store), stores)) == 180
     store = connect(f"chdb://{tmp_path / 'data'}")
     create(store, schema_sql())
     assert query(store, "SELECT count() AS n, uniqExact(prediction_id) AS ids FROM predictions").to_pylist() == [{"n": 180, "ids": 180}]
-    journal.put_aside()
+    journal.rotate()
 
 
 # --- personal data -----------------------------------------------------------------------------------
@@ -319,7 +320,7 @@ def test_personal_fields_are_hashed_or_dropped_before_anything_is_written(person
     assert len(ada) == 64 and ada != bob and ada == batch_of(entry(2)._replace(records=table), journal.schema, journal.key)["email"][0].as_py()
     assert ada != batch_of(entry(2)._replace(records=table), journal.schema, b"another key")["email"][0].as_py()
     assert "email Nullable(String)" in schema_sql() and "age" not in schema_sql()
-    journal.put_aside()
+    journal.rotate()
 
 
 def test_names_that_collide_are_told(monkeypatch):
@@ -341,7 +342,7 @@ def test_a_segment_of_a_process_that_lives_is_left_alone(tmp_path):
     journal = Journal(JournalSettings(folder=str(tmp_path / "journal")))
     journal.write(entry(3))
     assert ship(journal.folder, connect(f"chdb://{tmp_path / 'data'}", engine=False)) == 0
-    journal.put_aside()
+    journal.rotate()
     assert ship(journal.folder, connect(f"chdb://{tmp_path / 'data'}", engine=False)) == 3
     assert os.listdir(journal.folder) == []
 
@@ -380,7 +381,7 @@ def test_a_segment_that_is_put_aside_the_moment_it_was_written(tmp_path):
             self.lock.release()
             if not self.coming:
                 self.coming = True
-                journal.put_aside()
+                journal.rotate()
                 self.coming = False
 
     journal.lock = Eager()
@@ -399,7 +400,7 @@ def test_an_outcome_finds_its_prediction_on_the_way_from_journal_to_store(tmp_pa
     journal.write(row)
 
     def on_the_way(journal: Journal) -> set[str]:
-        journal.put_aside()
+        journal.rotate()
         ship(journal.folder, store)
         return set()
 

@@ -56,7 +56,7 @@ class Jupyter:
         self.page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell", timeout=60_000)
         assert not self.page.locator(".jp-Dialog").count(), self.page.locator(".jp-Dialog").inner_text()
 
-    def look(self, notebook: str) -> None:
+    def view(self, notebook: str) -> None:
         "Open a notebook without a kernel: thirty of them would take a minute to start and to stop."
         self.page.evaluate("async path => { await window.jupyterapp.commands.execute('docmanager:open', "  # no value: it would be the whole page
                            "{path, factory: 'Notebook', kernelPreference: {shouldStart: false, canStart: false}}); }", f"nbs/{notebook}")
@@ -153,7 +153,7 @@ def test_the_list_shows_every_notebook_and_each_of_them_opens(lab):
     running = lambda: len(httpx.get(f"{lab.url}/api/kernels", headers=lab.token).json())
     before = running()
     for notebook in NOTEBOOKS:  # those of the stages are opened by a double click, and run, above
-        lab.look(notebook)
+        lab.view(notebook)
         stored = json.loads((lab.project.folder / "nbs" / notebook).read_text())
         assert stored["metadata"]["kernelspec"]["name"] == "python3", "the kernel that a double click would start"
         title = stored["cells"][0]["source"][0].strip("# \n")

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from og_project.data.contract import Outcome, Record, moment
-from og_project.features import build
+from og_project import features
+from og_project.data.contract import LabelledRecord, Record, moment
 from og_project.store import connect, parquet
 
-OUTCOMES = sorted(Outcome.model_fields.keys() - Record.model_fields.keys())
+OUTCOMES = sorted(LabelledRecord.model_fields.keys() - Record.model_fields.keys())
 FROM, TO = moment("2013-07-01"), moment("2013-07-15")
 
 
@@ -32,9 +32,9 @@ def features_of(rows: pa.Table, real, folder) -> np.ndarray:
     store, path = connect(), folder / "rows.parquet"
     pq.write_table(rows, path)
     flights, planes = parquet(real["raw"] / "flights.parquet"), parquet(real["external"] / "planes.parquet")
-    fixed = build.dictionaries(store, parquet(path), flights, planes, TO)
-    table = build.block(store, parquet(path), FROM, FROM, TO, fixed, 15)
-    return np.stack([table[name].to_numpy() for name in build.FEATURES], axis=1)
+    fixed = features.dictionaries(store, parquet(path), flights, planes, TO)
+    table = features.block(store, parquet(path), FROM, FROM, TO, fixed, 15)
+    return np.stack([table[name].to_numpy() for name in features.FEATURES], axis=1)
 
 
 def known_at(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +68,7 @@ def notices(rows: pa.Table, at, seed: int, real, folder) -> list[str]:
     asked = pc.less(rows["sched_dep"], at + timedelta(hours=1)).to_numpy()
     honest, other = (features_of(r, real, folder)[asked] for r in (rows, scrambled_after(rows, at.timestamp(), seed)))
     assert asked.sum() > 100
-    return [name for j, name in enumerate(build.FEATURES) if not np.array_equal(honest[:, j], other[:, j], equal_nan=True)]
+    return [name for j, name in enumerate(features.FEATURES) if not np.array_equal(honest[:, j], other[:, j], equal_nan=True)]
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -80,12 +80,12 @@ def test_no_feature_notices_the_future(two_weeks, real, tmp_path, minutes, seed)
 @pytest.mark.parametrize("leak", ["window ends late", "arrival known at departure", "own outcome as a feature"])
 def test_a_leak_planted_on_purpose_is_caught(two_weeks, real, tmp_path, monkeypatch, leak):
     if leak == "window ends late":
-        monkeypatch.setattr(build, "HORIZON", -1)
+        monkeypatch.setattr(features, "HORIZON", -1)
     elif leak == "arrival known at departure":
-        monkeypatch.setitem(build.KNOWN, "arrived", "sched_dep")
+        monkeypatch.setitem(features.KNOWN, "arrived", "sched_dep")
     else:
-        honest = build.schedule
-        monkeypatch.setattr(build, "schedule", lambda rows, clock: honest(rows, clock) | {"minute": pc.fill_null(rows["dep_delay"], 0).to_numpy()})
+        honest = features.schedule
+        monkeypatch.setattr(features, "schedule", lambda rows, clock: honest(rows, clock) | {"minute": pc.fill_null(rows["dep_delay"], 0).to_numpy()})
     assert notices(two_weeks, FROM + timedelta(hours=181, minutes=20), 1, real, tmp_path)
 
 
@@ -100,7 +100,7 @@ def test_nothing_at_or_after_until_reaches_features_or_lookups(two_weeks, real, 
         flights = pq.read_table(real["raw"] / "flights.parquet")
         pq.write_table(flights if name == "with" else flights.filter(pc.field("time_hour") < until), place / "flights.parquet")
         tables = [place / "records.parquet", place / "flights.parquet", real["external"] / "planes.parquet"]
-        build.build(store, *map(parquet, tables), place / "features.parquet", place / "lookups", until, 15)
+        features.build(store, *map(parquet, tables), place / "features.parquet", place / "lookups", until, 15)
         made[name] = {p.name: pq.read_table(p) for p in [place / "features.parquet", *sorted((place / "lookups").iterdir())]}
     for name in made["without"]:
         assert made["with"][name].to_pandas().equals(made["without"][name].to_pandas()), name

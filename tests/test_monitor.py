@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from og_project.config import root
 from og_project.data.contract import EXAMPLE
-from og_project.features.build import FEATURES
+from og_project.features import FEATURES
 from og_project.lifecycle.monitor import WATCHED, drift, jensen_shannon, psi
 from og_project.lifecycle.smoke import SmokeError, smoke, watch
 from og_project.serving.journal import schema_sql

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from test_contract import good, odd
 from test_journal import on_server
 
-from og_project.data.contract import EXAMPLE, Outcome, Record
+from og_project.data.contract import EXAMPLE, LabelledRecord, Record
 from og_project.model.estimator import RECORD
 from og_project.serving.guard import new_key
 from og_project.serving.journal import schema_sql
@@ -405,9 +405,9 @@ def sayable(form: str, row: dict[str, Any]) -> bool:
 @given(st.lists(st.builds(lambda base, change: base | change, good, odd), min_size=10, max_size=30))
 def test_a_row_of_a_table_gets_the_verdict_of_json(client, tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("rows") / "rows.parquet"
-    rows = [{name: row.get(name) for name in Outcome.model_fields} | {"dep_delay": None, "arr_delay": None, "air_time": None} for row in rows]
-    write(path, pa.Table.from_pylist(rows, schema=arrow_schema(Outcome)))
-    why = query(connect(), f"SELECT {reasons(conditions(Outcome))} AS why FROM {parquet(path)}")["why"].to_pylist()
+    rows = [{name: row.get(name) for name in LabelledRecord.model_fields} | {"dep_delay": None, "arr_delay": None, "air_time": None} for row in rows]
+    write(path, pa.Table.from_pylist(rows, schema=arrow_schema(LabelledRecord)))
+    why = query(connect(), f"SELECT {reasons(conditions(LabelledRecord))} AS why FROM {parquet(path)}")["why"].to_pylist()
     for row, reason in zip(rows, why, strict=True):
         if any(isinstance(value, float) and not np.isfinite(value) for value in row.values()):
             continue  # a table's NaN is an error, a data frame's is a missing value

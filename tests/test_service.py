@@ -278,7 +278,7 @@ def test_keys_open_what_their_scopes_say_and_change_without_a_restart(site):
     assert not any(key in site.log.read_text() for key in (asker, watcher)) and any(line.get("user.name") == "web" for line in site.lines())
 
 
-@pytest.mark.parametrize("settings", [{"OG_SERVE__HOST": "0.0.0.0"}, {"OG_CONTOUR": "test"}, {"OG_SERVE__AUTH": "true"}])
+@pytest.mark.parametrize("settings", [{"OG_SERVE__HOST": "0.0.0.0"}, {"OG_ENV": "test"}, {"OG_SERVE__AUTH": "true"}])
 def test_it_does_not_start_open_to_strangers(site, settings):
     with pytest.raises(AssertionError, match="the server ended"):
         site.start(**{"OG_SERVE__AUTH": "false"} | settings)

@@ -433,7 +433,7 @@ def own_servers(stack) -> Iterator[dict[str, str]]:
     given = ports | {name: stack.values()[name] for name in ("ADMIN_PASSWORD", "TAG")}
     servers = ["docker-compose", "-p", "og-own-servers", "-f", "tests/stack/own-servers.yml"]
     stack.run(*servers, "up", "-d", "--wait", **given)
-    yield {"CONTOUR": "production", "INSIDE_ONLY": "false", "STORE_HOST": f"{host}:{ports['OWN_CLICKHOUSE_PORT']}",
+    yield {"OG_ENV": "production", "INSIDE_ONLY": "false", "STORE_HOST": f"{host}:{ports['OWN_CLICKHOUSE_PORT']}",
            "MLFLOW_URL": f"http://{host}:{ports['OWN_MLFLOW_PORT']}"}
     stack.run(*servers, "down", "--volumes", **given)
 

@@ -9,9 +9,9 @@ import httpx
 import pyarrow as pa
 import pytest
 
+from og_project import features
 from og_project.config import root
 from og_project.data.contract import EXAMPLE
-from og_project.features import build
 from og_project.store import RETRY, StoreError, append, connect, create, parquet, query
 
 SCHEMA = """
@@ -127,7 +127,7 @@ def test_the_features_sql_gives_the_same_on_a_server(clickhouse, real):
     create(server, f"CREATE TABLE IF NOT EXISTS records ({columns}) ENGINE = MergeTree ORDER BY sched_dep;")
     append(server, "records", rows)
     window = (moment("2013-07-03"), moment("2013-07-10"), 15)
-    counted = [build.history(server, "records", *window), build.history(here, parquet(real["records"]), *window)]
+    counted = [features.history(server, "records", *window), features.history(here, parquet(real["records"]), *window)]
     of_server, of_here = (c["history"].sort_by([(name, "ascending") for name in ("event", "by", "key", "hour")]) for c in counted)
     assert of_server.equals(of_here) and of_here.num_rows > 1000
 

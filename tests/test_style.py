@@ -1,8 +1,10 @@
 "Beauty is checked, not hoped for: the rules of CONTRIBUTING.md that a program can see."
 import ast
+import importlib.util
 import json
 import re
 import subprocess
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,10 @@ from og_project.lifecycle.pipeline import imported, read_stages, run_cells
 
 NOTEBOOKS = sorted((root() / "nbs").glob("*.ipynb"))
 STAGES = {stage["source"]: name for name, stage in read_stages().items()}
-PLATFORM = ["config.py", "files.py", "store.py", "compaction.py", "cli.py", *("lifecycle", "serving")]
+PLATFORM = ["config.py", "store.py", "cli.py", "lifecycle", "serving"]
 EXAMPLE_WORDS = r"flight|carrier|airport|airline|tailnum|weather|dep_delay|arr_delay|\borigin\b|\bdest\b|nycflights|New York"
-LAYERS = ["config", "files", "store", "compaction", "data", "features", "model", "lifecycle", "serving", "cli"]
+SILENT = {"21_compaction", "30_guard", "36_idempotency", "40_smoke"}  # tests say it there
+LAYERS = ["config", "store", "data", "features", "model", "lifecycle", "serving", "cli"]
 
 
 def cells(path: Path) -> list[dict]:
@@ -81,6 +84,17 @@ def test_public_functions_say_what_they_do(path):
                     assert node.returns is not None, f"{node.name} does not say what it returns"
 
 
+def test_what_cells_show_is_stored_above_the_run_and_small():
+    "`og outputs --check` compares it with what they show now."
+    assert sum(path.stat().st_size for path in NOTEBOOKS) < 2 * 2**20
+    for path in NOTEBOOKS:
+        stored = cells(path)
+        shown = [i for i, cell in enumerate(stored) if cell.get("outputs")]
+        run = next((i for i, cell in enumerate(stored) if cell["cell_type"] == "markdown" and cell["source"].startswith("## Run")), len(stored))
+        assert all(i < run for i in shown), f"{path.name}: outputs below ## Run"
+        assert shown or path.stem in SILENT, f"{path.name} shows nothing"
+
+
 def test_imports_run_one_way():
     for path in (root() / "og_project").rglob("*.py"):
         layer = path.relative_to(root() / "og_project").parts[0].removesuffix(".py")
@@ -90,6 +104,48 @@ def test_imports_run_one_way():
         for name in imported(path.read_text(), module):
             other = name.split(".")[1]
             assert LAYERS.index(other) <= LAYERS.index(layer), f"{path.name} ({layer}) imports {other}"
+
+
+def module_of(path: Path) -> str:
+    "The module that a notebook is exported to, without the package."
+    return next(found[1] for source in code_cells(path) if (found := re.match(r"#\| default_exp (\S+)", source)))
+
+
+NUMBERS = {module_of(path): int(path.stem[:2]) for path in NOTEBOOKS if path.stem != "index"}  # module -> the number of its notebook
+
+
+def test_numbers_tell_and_names_are_those_of_the_modules():
+    "00 the problem and its base, 10 the lifecycle, 20 recording, 30 serving, 40 operations, 50 the commands."
+    for path in NOTEBOOKS:
+        assert path.stem == "index" or path.stem[2:] == "_" + module_of(path).split(".")[-1]
+    for number in NUMBERS.values():
+        assert number % 10 == 0 or number - 1 in NUMBERS.values(), f"nothing stands before {number}"
+
+
+def test_every_import_is_from_a_lower_number():
+    for module, number in NUMBERS.items():
+        path = root() / "og_project" / (module.replace(".", "/") + ".py")
+        for name in imported(path.read_text(), f"og_project.{module}"):
+            parts = name.split(".")[1:]
+            other = next((".".join(parts[:n]) for n in (2, 1) if ".".join(parts[:n]) in NUMBERS), None)
+            assert other is None or NUMBERS[other] < number, f"{number} {module} imports {NUMBERS[other]} {other}"
+
+
+def test_benchmarks_import_what_is_there():
+    "They are not run here; a name that is gone would not be noticed for months."
+    for path in (root() / "bench").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("og_project"):
+                module = importlib.import_module(node.module)
+                gone = [alias.name for alias in node.names if not hasattr(module, alias.name)]
+                assert all(is_module(f"{node.module}.{name}") for name in gone), f"{path.relative_to(root())}: {node.module} has no {gone[0]}"
+
+
+def is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # its parent is no package
+        return False
 
 
 def test_nothing_happens_at_import():
@@ -116,6 +172,22 @@ def test_no_vague_names():
     for path in (root() / "og_project").rglob("*.py"):
         assert not re.search(r"utils|helper|manager|misc", path.name)
         assert not re.search(r"\bdf\d?\b|\bdef process", path.read_text())
+
+
+def test_the_glossary_names_what_is_there_and_old_words_do_not_come_back():
+    lines = [line for line in (root() / "docs/glossary.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in lines]
+    names: set[str] = set()
+    for path in (root() / "og_project").rglob("*.py"):
+        if path.name != "_modidx.py":
+            with path.open() as file:
+                names |= {token.string for token in tokenize.generate_tokens(file.readline) if token.type == tokenize.NAME}
+    terms = [row[0] for row in rows if row[0] != "term"]
+    assert len(terms) > 30 and len(terms) == len(set(terms))
+    for row in rows:
+        for place, there in ((2, True), (3, False)):
+            for word in re.findall(r"`(\w+)`", row[place] if len(row) > place else ""):
+                assert (word in names) is there, f"{word} is {'gone' if there else 'back'}: docs/glossary.md, {row[0]}"
 
 
 def test_every_verb_is_explained():

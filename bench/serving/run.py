@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from og_project.config import root
 from og_project.data.contract import EXAMPLE, Record
-from og_project.features.build import build_features
+from og_project.features import build_features
 from og_project.model.estimator import RECORD, load, predict, rows_table, scores
 from og_project.serving.guard import new_key
 

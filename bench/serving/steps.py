@@ -14,11 +14,12 @@ import pyarrow as pa
 
 from og_project.config import JournalSettings, root
 from og_project.data.contract import EXAMPLE, answer
-from og_project.features.build import build_features
+from og_project.features import build_features
 from og_project.model.estimator import load, rows_table, scores
 from og_project.serving.journal import Entry, Journal, batch_of, journal_schema, new_ids
 from og_project.serving.metrics import Distribution
-from og_project.serving.scorer import Scored, answers_of, read_json
+from og_project.serving.records import read_json
+from og_project.serving.scorer import Scored, answers_of
 
 SIZES = (1, 16, 100, 1000)
 
@@ -55,7 +56,7 @@ def steps(count: int, model, folder: Path) -> dict[str, float]:
         "distributions": micros(lambda: distribution.add(matrix, score)), "answers to JSON": micros(lambda: orjson.dumps(answers_of(scored))),
     }
     for journal in journals.values():
-        journal.put_aside()
+        journal.rotate()
     return found
 
 

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from ..config import ProjectError, without
 from ..data.contract import TARGET, Answer, Record, answer
-from ..features.build import CATEGORICAL, FEATURES, Features, build_features, read_lookups, ready
+from ..features import CATEGORICAL, FEATURES, Features, build_features, read_lookups, ready
 from ..store import arrow_schema
 
 with without("sklearn", "pandas", "matplotlib", "dask"):

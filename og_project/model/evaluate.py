@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'FUNCTIONS', 'BASELINES', 'LIMITS', 'demo_train', 'score', 'rate_table', 'logistic_regression', 'bootstrap',
-           'reliability', 'calibration_error', 'precision_recall', 'slices', 'markdown_table', 'card', 'complete']
+           'reliability', 'expected_calibration_error', 'precision_recall', 'slices', 'markdown_table', 'card',
+           'complete']
 
 # %% ../../nbs/07_evaluate.ipynb #8bda8d33
 from collections.abc import Callable, Iterable
@@ -24,10 +25,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from ..data.contract import TARGET, moment
-from ..features.build import CATEGORICAL, FEATURES, demo_build
-from ..files import drafts, publish
+from ..features import CATEGORICAL, FEATURES, demo_build
 from .estimator import fit, save, seal, write_reference
 from .train import split
+from ..store import drafts, publish
 
 # %% ../../nbs/07_evaluate.ipynb #935c6b7a
 def demo_train()->dict[str, Path]: # Name -> path: `fitted`, and those of Features and Ingest
@@ -35,9 +36,9 @@ def demo_train()->dict[str, Path]: # Name -> path: `fitted`, and those of Featur
     demo = demo_build()
     parts = split(pq.read_table(demo["features"]), moment("2014-01-01"))
     booster, _ = fit(parts["train"], parts["valid"], {"objective": "binary", "num_leaves": 7, "num_boost_round": 60, "num_threads": 2})
-    aside = drafts(None, "fitted")
-    save(aside["fitted"], booster, demo["lookups"], pq.read_table(demo["records"]).slice(8000, 5), threshold=0.3, windows={}, params={})
-    return demo | publish(aside)
+    staging = drafts(None, "fitted")
+    save(staging["fitted"], booster, demo["lookups"], pq.read_table(demo["records"]).slice(8000, 5), threshold=0.3, windows={}, params={})
+    return demo | publish(staging)
 
 # %% ../../nbs/07_evaluate.ipynb #eed93c2f
 METRICS = {"roc_auc": "maximize", "average_precision": "maximize", "brier": "minimize", "log_loss": "minimize"}
@@ -102,7 +103,7 @@ def reliability(
     return pa.table({"predicted": [probability[g].mean() for g in groups], "observed": [target[g].mean() for g in groups],
                      "rows": [len(g) for g in groups]})
 
-def calibration_error(
+def expected_calibration_error(
     curve:pa.Table, # from `reliability`
 )->float:
     "How far the groups are off the diagonal on average."

@@ -1,4 +1,4 @@
-"The contours test and production with everything over the network: ClickHouse, MLflow, S3; and what a second clone gets."
+"The environments test and production with everything over the network: ClickHouse, MLflow, S3; and what a second clone gets."
 import hashlib
 from pathlib import Path
 
@@ -16,11 +16,11 @@ def sums(project: Project) -> dict[str, str]:
     return {str(path.relative_to(project.folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if not path.name.startswith(".")}
 
 
-@pytest.mark.parametrize("contour", ["test", "production"])
-def test_the_whole_loop_over_the_network(contour, clickhouse, registry, tmp_path):
+@pytest.mark.parametrize("environment", ["test", "production"])
+def test_the_whole_loop_over_the_network(environment, clickhouse, registry, tmp_path):
     project = small_project(tmp_path / "first", every=40)
-    model = f"og_{contour}"
-    servers = {"OG_CONTOUR": contour, "OG_STORE__URL": clickhouse.url, "OG_STORE__PASSWORD": "hunter2",  # pragma: allowlist secret
+    model = f"og_{environment}"
+    servers = {"OG_ENV": environment, "OG_STORE__URL": clickhouse.url, "OG_STORE__PASSWORD": "hunter2",  # pragma: allowlist secret
                "OG_MLFLOW__TRACKING_URI": registry.url, "OG_MLFLOW__MODEL": model,
                "AWS_ACCESS_KEY_ID": "mlflow", "AWS_SECRET_ACCESS_KEY": registry.secret, "AWS_DEFAULT_REGION": "us-east-1"}
     project.run("og", "tables", **servers)
@@ -29,13 +29,13 @@ def test_the_whole_loop_over_the_network(contour, clickhouse, registry, tmp_path
     rows = query(connect(clickhouse.url, "hunter2"), "SELECT count() AS rows FROM flights")["rows"][0].as_py()
     assert rows > 8_000
 
-    if contour == "production":  # what differs is in its settings; DVC's part is the same
+    if environment == "production":  # what differs is in its settings; DVC's part is the same
         project.run("og", "run", "all", **servers)
         assert f"registered as {model} version 1" in project.run("og", "register", "--promote-first", **servers).stdout
         return
     project.run("dvc", "repro", **servers)
     assert f"registered as {model} version 1" in project.run("og", "register", "--promote-first", **servers).stdout
-    project.run("dvc", "remote", "add", "-d", "storage", f"s3://dvc/{contour}")
+    project.run("dvc", "remote", "add", "-d", "storage", f"s3://dvc/{environment}")
     project.run("dvc", "remote", "modify", "storage", "endpointurl", f"http://127.0.0.1:{registry.ports['s3']}")
     project.run("dvc", "push", "-q", **servers)
     project.run("git", "add", "-A")
