@@ -37,7 +37,8 @@ with DAG(
     tags=["og"],
     params={"until": Param(None, type=["null", "string"], description="A day, YYYY-MM-DD; left out: the logical date")},
 ):
-    stages = {name: task(name, f"run {name}" + (f" -p until {UNTIL}" if "until" in stage["params"] else "")) for name, stage in STAGES.items()}
+    of_run = {name: f" -p until {UNTIL}" if "until" in stage.get("params", {}) else "" for name, stage in STAGES.items()}
+    stages = {name: task(name, f"run {name}{more}") for name, more in of_run.items()}
     for name, stage in STAGES.items():
         for before in stage.get("upstream") or []:
             stages[before] >> stages[name]

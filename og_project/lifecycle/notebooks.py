@@ -196,7 +196,7 @@ def refresh(
 
 def quiet()->None:
     "Let a process write nothing to the terminal: what a service logs is no output of a cell."
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    for stream in (1, 2): os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 def refresh_all(
     paths:list[Path],

@@ -32,7 +32,8 @@ def read_env(path:Path|None=None)->dict[str, Any]: # `None`: the project's `env.
 
 def read_stages(path:Path|None=None)->dict[str, dict[str, Any]]: # Name -> the stage as `pipeline.yaml` has it; `None`: the project's
     "The stages in their order."
-    return {stage["name"]: stage for stage in yaml.safe_load((path or root()/"pipeline.yaml").read_text())["tasks"]}
+    tasks = yaml.safe_load((path or root()/"pipeline.yaml").read_text())["tasks"]
+    return {stage["name"]: {"params": {}, **stage} for stage in tasks}
 
 def resolve(
     params:dict[str, Any], # of a stage; "{{name}}" stands for a value of `env`
