@@ -190,6 +190,13 @@ def test_the_glossary_names_what_is_there_and_old_words_do_not_come_back():
                 assert (word in names) is there, f"{word} is {'gone' if there else 'back'}: docs/glossary.md, {row[0]}"
 
 
+def test_no_line_of_the_documents_is_longer_than_one_reads():
+    "300 characters are two lines of a wide window."
+    for path in [root() / "README.md", root() / "CONTRIBUTING.md", *(root() / "docs").rglob("*.md")]:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert len(line) <= 300, f"{path.relative_to(root())}:{number} has {len(line)} characters"
+
+
 def test_every_verb_is_explained():
     text = (root() / "Makefile").read_text()
     verbs = set(re.findall(r"^([a-z][a-z-]*):", text, re.M))

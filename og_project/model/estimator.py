@@ -22,12 +22,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
-from ..config import ProjectError, without
+from ..config import ProjectError, waiting_asleep, without
 from ..data.contract import TARGET, Answer, Record, answer
 from ..features import CATEGORICAL, FEATURES, Features, build_features, read_lookups, ready
 from ..store import arrow_schema
 
-with without("sklearn", "pandas", "matplotlib", "dask"):
+with waiting_asleep(), without("sklearn", "pandas", "matplotlib", "dask"):
     import lightgbm as lgb  # its `LGBMClassifier` needs a plain import
 
 # %% ../../nbs/05_estimator.ipynb #a573462c
