@@ -127,6 +127,8 @@ def outputs(names:tuple[str, ...], check:bool)->None:
     Ids, times, temporary paths and the log are left out; pictures stay as they are while the text beside them does."""
     from og_project.lifecycle.notebooks import refresh_all
     paths = [path for path in sorted((root()/"nbs").glob("*.ipynb")) if not names or path.stem in {Path(name).stem for name in names}]
+    strange = {Path(name).stem for name in names} - {path.stem for path in paths}
+    if strange: raise click.ClickException(f"nbs/ has no notebook {', '.join(sorted(strange))}")
     found = refresh_all(paths, write=not check)
     text = "; ".join(f"{name}: {', '.join(cells)}" for name, cells in found.items())
     if check and found: raise click.ClickException(f"cells that show something else than what is stored: {text}; run `make export`")
