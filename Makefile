@@ -41,7 +41,7 @@ test: setup ## pass every test (minutes; `make quick` for the quick ones)
 	@$(QUIET) $(BIN)/nbdev_test --n_workers 2
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
-CHANGED = git diff --name-only HEAD -- nbs; git ls-files -o --exclude-standard -- nbs
+CHANGED = git diff --name-only --diff-filter=d HEAD -- nbs; git ls-files -o --exclude-standard -- nbs
 quick: setup ## before a commit: lint, the notebooks that changed, the tests that need no server
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy >/dev/null || $(BIN)/mypy
