@@ -341,7 +341,7 @@ def named_champion(config:Any)->str: # "3"
 @click.option("--seconds", default=60.0, show_default=True, help="How long to wait for each step.")
 @click.option("--watch", "watched", default=0.0, help="Then watch errors and latency for so many seconds.")
 @click.option("--max-errors", default=0.01, show_default=True, help="Share of requests that may fail meanwhile.")
-@click.option("--max-p99", default=1.0, show_default=True, help="Seconds that the 99th percentile may take.")
+@click.option("--max-p99", default=1.0, envvar="SERVICE_MAX_P99", show_default=True, help="Seconds that the 99th percentile may take.")
 @AS_JSON
 @plain_errors
 def smoke(url:str|None, version:str|None, stored:bool, seconds:float, watched:float, max_errors:float, max_p99:float, as_json:bool)->None:

@@ -397,8 +397,8 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def wait_until(true: Callable[[], bool], process: subprocess.Popen | Forked | None = None, seconds: float = 60) -> None:
-    "Wait until something holds; a server that does not answer yet is no error, one that has ended is."
+def wait_until(true: Callable[[], bool], process: subprocess.Popen | Forked | None = None, seconds: float = 600) -> None:
+    "Wait until something holds, as long as a busy machine may need; a server that does not answer yet is no error, one that has ended is."
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         assert process is None or process.poll() is None, f"the server ended with {process.returncode}"

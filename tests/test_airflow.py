@@ -47,7 +47,7 @@ class Airflow:
         return self.api.get(f"/api/v2/dags/retrain/dagRuns/{name}").json()["state"]
 
     def ended(self, name: str) -> str:
-        wait_until(lambda: self.state(name) in ENDED, seconds=600)
+        wait_until(lambda: self.state(name) in ENDED)
         return self.state(name)
 
     def tasks(self, name: str) -> dict[str, dict]:
@@ -101,10 +101,10 @@ def airflow(tmp_path_factory) -> Iterator[Airflow]:
         project.run(f"{AIRFLOW}/airflow", "db", "migrate", **env)
         for part in ("api-server", "scheduler", "dag-processor"):
             running.enter_context(project.start(f"{AIRFLOW}/airflow", part, log=home / f"{part}.log", **env))
-        wait_until(lambda: httpx.get(f"{url}/api/v2/monitor/health").json()["scheduler"]["status"] == "healthy", seconds=120)
+        wait_until(lambda: httpx.get(f"{url}/api/v2/monitor/health").json()["scheduler"]["status"] == "healthy")
         token = httpx.post(f"{url}/auth/token", json={"username": "admin", "password": password}).json()["access_token"]
         api = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30)
-        wait_until(lambda: api.get("/api/v2/dags/retrain").status_code == 200, seconds=120)
+        wait_until(lambda: api.get("/api/v2/dags/retrain").status_code == 200)
         assert api.patch("/api/v2/dags/retrain", json={"is_paused": False}).status_code == 200
         yield Airflow(project, url, password, service, serving, api)
 
@@ -170,7 +170,7 @@ def test_a_stage_is_tried_again_and_a_failed_check_brings_the_champion_back(airf
     airflow.serving.close()  # nobody will answer to the check
     raw.rename(staging)
     airflow.begin("unlucky", until="2014-01-01")
-    wait_until(lambda: airflow.tasks("unlucky")["ingest"]["state"] == "up_for_retry", seconds=120)
+    wait_until(lambda: airflow.tasks("unlucky")["ingest"]["state"] == "up_for_retry")
     staging.rename(raw)
     assert airflow.ended("unlucky") == "failed"
     tasks = airflow.tasks("unlucky")
@@ -180,7 +180,7 @@ def test_a_stage_is_tried_again_and_a_failed_check_brings_the_champion_back(airf
 
 def test_a_run_without_until_goes_up_to_its_logical_date(airflow):
     airflow.begin("scheduled", "2026-02-01T00:00:00Z")
-    wait_until(lambda: airflow.tasks("scheduled")["ingest"]["rendered_fields"], seconds=120)
+    wait_until(lambda: airflow.tasks("scheduled")["ingest"]["rendered_fields"])
     assert airflow.command("scheduled", "ingest").endswith("og run ingest -p until 2026-02-01")
     airflow.api.patch("/api/v2/dags/retrain/dagRuns/scheduled", json={"state": "failed"}).raise_for_status()
 

@@ -209,9 +209,9 @@ def test_retrain_gate_promote_and_roll_back_under_load(project):
 
         assert asked() == "1"
         assert said(project, "promote", "--reason", "retrained")["to_version"] == "2"
-        wait_until(lambda: asked() == "2", seconds=20)
+        wait_until(lambda: asked() == "2")
         assert said(project, "rollback", "--reason", "a test")["to_version"] == "1"
-        wait_until(lambda: asked() == "1", seconds=20)
+        wait_until(lambda: asked() == "1")
     past = said(project, "history")
     assert [(c["kind"], c["from_version"], c["to_version"]) for c in past] == [("promote", "", "1"), ("promote", "1", "2"), ("rollback", "2", "1")]
     between = datetime.fromisoformat(past[1]["at"]).astimezone(UTC)

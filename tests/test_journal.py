@@ -138,7 +138,7 @@ def test_the_database_away_and_back(site, clickhouse, records):
         assert len(callers.told) > before + 100 and not callers.refused, "predictions go on"
         clickhouse.start()
         time.sleep(1)
-    wait_until(lambda: shipped(site), seconds=90)
+    wait_until(lambda: shipped(site))
     site.stop()
     assert_all_there_once(callers, stored_on(clickhouse))
     messages = [line["message"] for line in site.lines()]
@@ -220,7 +220,7 @@ def test_a_full_disk_refuses_and_loses_nothing(site, records):
     try:
         site.start(OG_STORE__URL="http://og@127.0.0.1:9/default", OG_STORE__TIMEOUT="1")
         with Callers(site, records) as callers:
-            wait_until(lambda: len(callers.refused) > 50, seconds=120)
+            wait_until(lambda: len(callers.refused) > 50)
             time.sleep(0.5)
         assert set(callers.refused) == {(503, "10")} and len(callers.told) > 300
         assert httpx.get(site.url + "/health/live").status_code == 200
@@ -244,7 +244,7 @@ def test_a_budget_that_is_used_up(site, records, full):
                         if line.startswith("og_predictions_lost_total"))
     assert lost() == 0
     with Callers(site, records) as callers:
-        wait_until(lambda: lost() > 0 if full == "drop" else bool(callers.refused), seconds=120)
+        wait_until(lambda: lost() > 0 if full == "drop" else bool(callers.refused))
     if full == "drop":
         assert not callers.refused
     else:

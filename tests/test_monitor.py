@@ -48,7 +48,7 @@ def test_drift_is_seen_by_feature_and_told_to_machines(running, asked):
     def report():
         return asked.get("/drift").json()
 
-    wait_until(lambda: (report() or {}).get("quality", {}).get("outcomes") == 500, seconds=90)
+    wait_until(lambda: (report() or {}).get("quality", {}).get("outcomes") == 500)
     seen = report()
     of = {d["feature"]: d for d in seen["drift"]}
     assert set(of) == {*FEATURES, ""} and seen["rows"] >= 1500 and {t["table"] for t in seen["tables"]} >= {"predictions", "feedback"}
