@@ -4,7 +4,6 @@ usage: python bench/monitor.py [MILLIONS ...]      (default 1 10)
 
 The rows are simulated inside the engine, a MergeTree in a temporary folder: as many features as the model has, each uniform over the
 quantiles of its reference. Beside it: a query that only reads the same column, which is as fast as this engine can be (`read`)."""
-import json
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,8 @@ from statistics import median
 from clickhouse_connect import get_client
 
 from og_project.config import root
-from og_project.lifecycle.monitor import VALUE, WORDS, drift
+from og_project.lifecycle.monitor import WORDS, drift
+from og_project.model.estimator import SCORE, read_reference
 from og_project.store import Store
 
 REPEATS = 3
@@ -27,12 +27,14 @@ def simulate(place: Path, reference: dict, rows: int) -> None:
     "Make a table of so many predictions of version 1."
     client = get_client(interface="chdb", path=str(place))
     words = "".join(f", {name} Nullable(String)" for name in WORDS)
-    client.command(f"CREATE TABLE predictions (predicted_at DateTime64(6, 'UTC'), model_version LowCardinality(String), {VALUE} Float64, "
+    client.command(f"CREATE TABLE predictions (predicted_at DateTime64(6, 'UTC'), model_version LowCardinality(String), "
+                   f"{''.join(f'{name} Float64, ' for name in SCORE)}"
                    f"features Array(Float32){words}) ENGINE = MergeTree ORDER BY predicted_at")
     edges = [part["edges"] or [0.0] for part in reference["features"].values()]
     values = ", ".join(f"{of[0]!r} + ({of[-1] - of[0]!r}) * rand({i}) / 4294967295" for i, of in enumerate(edges))
+    chance = "rand(99) / 4294967295, " * len(SCORE)
     nothing = ", NULL" * len(WORDS)
-    client.command(f"INSERT INTO predictions SELECT now64(6) - rand() % 80000, '1', rand(99) / 4294967295, [{values}]{nothing} FROM numbers({rows})")
+    client.command(f"INSERT INTO predictions SELECT now64(6) - rand() % 80000, '1', {chance}[{values}]{nothing} FROM numbers({rows})")
     client.close()
 
 
@@ -51,7 +53,7 @@ def seconds_of(what) -> float:
 
 
 if __name__ == "__main__":
-    reference = json.loads((root() / "models/model/reference.json").read_text())
+    reference = read_reference(root() / "models/model")
     if sys.argv[1:2] == ["--make"]:  # in a process of its own, so that its memory is not counted
         sys.exit(simulate(Path(sys.argv[2]), reference, int(sys.argv[3])))
     print(f"{'million rows':>14}{'drift, s':>12}{'read, s':>12}{'ratio':>8}{'peak MB':>10}")

@@ -259,7 +259,7 @@ def model_folder(real: dict[str, Path], folder: Path, **encoder: Any) -> Path:
     rows = pq.read_table(real["features"]).slice(100_000, 5000)
     matrix = np.stack([rows[name].to_numpy() for name in features.FEATURES], axis=1)
     shutil.copytree(real["fitted"], folder)
-    estimator.write_reference(folder, matrix, estimator.scores(estimator.load(real["fitted"]).booster, matrix))
+    estimator.write_reference(folder, matrix, estimator.scores(estimator.load(real["fitted"]).estimator, matrix))
     if encoder:
         (folder / "encoder.json").write_text(json.dumps(json.loads((folder / "encoder.json").read_text()) | encoder))
         golden = json.loads((folder / "golden.json").read_text())

@@ -81,7 +81,7 @@ def test_what_the_gate_shows_a_model_is_what_training_showed_it(real, parts, goo
     _, _, score = fresh(connect(), parquet(real["records"]), model, moment("2013-12-01"), moment("2013-12-03"), 10**9)
     days = parts["test"].filter((pc.field("sched_dep") > moment("2013-12-01")) & (pc.field("sched_dep") < moment("2013-12-03")))
     matrix = np.stack([days[name].to_numpy() for name in FEATURES], axis=1)
-    np.testing.assert_array_equal(score, estimator.scores(model.booster, matrix))
+    np.testing.assert_array_equal(score, estimator.scores(model.estimator, matrix))
 
 
 def test_a_better_model_passes(real, parts, good, tmp_path):

@@ -247,13 +247,13 @@ def model_alone(middle: dict) -> None:
             [work() for _ in range(count)]
             rounds.append(count / (time.perf_counter() - began))
         return statistics.median(rounds)
-    alone = {"trees, one thread": rate(lambda: model.booster.predict(matrix, num_threads=1)),
-             "trees, two threads": rate(lambda: model.booster.predict(matrix, num_threads=2)),
+    alone = {"trees, one thread": rate(lambda: model.estimator.predict(matrix, num_threads=1)),
+             "trees, two threads": rate(lambda: model.estimator.predict(matrix, num_threads=2)),
              "features and trees": rate(lambda: predict(model, records))}
     ours = middle["ours, everything on"]["hundred"][0]
     table(["100 records in the process", "a second", "the service reaches"], [[name, value, ours / value] for name, value in alone.items()])
     print(f"one record: features {1e6 / rate(lambda: build_features(records.slice(0, 1), model.features)):.0f} µs, "
-          f"trees {1e6 / rate(lambda: scores(model.booster, matrix[:1])):.0f} µs")
+          f"trees {1e6 / rate(lambda: scores(model.estimator, matrix[:1])):.0f} µs")
 
 
 def half_rate(middle: dict) -> None:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'JSON', 'ARROW_STREAM', 'LARGE', 'FULL', 'FAILURES', 'kind_of', 'chunks', 'body_of', 'answer_rows', 'once',
            'beside', 'reply', 'wants_reasons', 'predict_json', 'predict_arrow', 'predict', 'read_parts',
-           'take_outcomes', 'invocations', 'mlflow_error', 'infer', 'the_model', 'errors_of', 'flat_errors',
-           'answered_error']
+           'read_outcomes', 'take_outcomes', 'invocations', 'mlflow_error', 'infer', 'the_model', 'errors_of',
+           'flat_errors', 'answered_error']
 
 # %% ../../nbs/38_handlers.ipynb #109e2e91
 import asyncio
@@ -14,6 +14,7 @@ import logging
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from .journal import JournalFull
 from .protocols import asked_of_mlflow, asked_of_v2, check_nodes, reply_of_v2, tensors, wanted_of_v2
 from .records import BadBody, BadRecords, TooLarge, read_json
 from .scorer import CallerGone, Job, NoModel
-from .service import NO_MODEL, OUTCOMES, Report, Service, record_outcomes
+from .service import NO_MODEL, ONE, OUTCOMES, Report, Service, record_outcomes
 from .slot import Served
 from .streams import BadStream, score_stream
 from ..store import StoreError
@@ -106,7 +107,7 @@ async def once(
     response, before = await service.repeats.once(key, body_hash(body, request.scope["query_string"]), work)
     if before is None: return response
     service.metrics["og_requests_repeated_total"].inc()
-    status = 207 if b'"status":"unknown"' in before else 200
+    status = 207 if b'"status":"unknown"' in before or b'"status":"refused"' in before else 200
     return Response(before, status, media_type=JSON, headers={"idempotency-replayed": "true"})
 LARGE = 256 * 2**10 # bytes of a body that is read in a thread, so that others are answered meanwhile
 
@@ -176,22 +177,35 @@ async def read_parts(file:Any, size:int=2**20)->AsyncIterator[bytes]:
         while part := await asyncio.to_thread(file.read, size): yield part
 
 # %% ../../nbs/38_handlers.ipynb #7b30eae9
+def read_outcomes(body:bytes)->tuple[list[Any], list[dict[str, str]]]: # those of `Feedback`; what was refused: id, status, detail
+    "The outcomes of a report. One bad item of a list is refused by itself. Raises `pydantic.ValidationError` if nothing is left."
+    whole = body if body.lstrip()[:1] == b"[" else b"[" + body + b"]"
+    try: return OUTCOMES.validate_json(whole), []
+    except ValidationError as e:
+        places = {d["loc"][0]: d for d in reversed(e.errors(include_url=False)) if d["loc"]}
+        listed = places and orjson.loads(whole) # it is a list: only its items are wrong
+        if not listed or len(places) == len(listed) or len(listed) > 10_000: raise
+    good = [ONE.validate_python(item) for i, item in enumerate(listed) if i not in places]
+    name = lambda i: str(listed[i].get("id", ""))[:100] if isinstance(listed[i], dict) else ""
+    why = lambda d: f"{'.'.join(map(str, d['loc'][1:]))}: {d['msg']}"
+    return good, [{"id": name(i), "status": "refused", "detail": f"item {i}: {why(d)}"} for i, d in sorted(places.items())]
+
 async def take_outcomes(service:Service, request:Request)->Response:
     "Answer a report of outcomes."
     kind_of(request, JSON)
     body, state = await body_of(service, request), request.scope["state"]
-    def render(results:list[dict[str, str]])->Response:
+    def render(results:list[dict[str, str]], refused:list[dict[str, str]])->Response:
         unknown = any(item["status"] == "unknown" for item in results)
         more = {"detail": "no prediction has these ids; if one was made in the last seconds by another replica, send it again"} if unknown else {}
-        return reply({"request_id": state["request_id"], "results": results, **more}, 207 if unknown else 200)
+        return reply({"request_id": state["request_id"], "results": results + refused, **more}, 207 if unknown or refused else 200)
     async def work(repeat:tuple[str, str]|None)->Response:
         check_nodes(body, service.config.serve.max_records)
-        items = OUTCOMES.validate_json(body if body.lstrip()[:1] == b"[" else b"[" + body + b"]")
+        items, refused = read_outcomes(body)
         if len({item.id for item in items}) < len(items): raise Refused(422, "an id stands twice in this request")
-        report = Report(items, state["request_id"], render, repeat, state["permit"])
+        report = Report(items, state["request_id"], partial(render, refused=refused), repeat, state["permit"])
         try: results, response = await asyncio.to_thread(record_outcomes, service, report)
         except StoreError: raise Refused(503, "the store is away, and nothing was kept: send it again later", retry_after="30") from None
-        for item in results: service.metrics["og_feedback_total"].labels(item["status"]).inc()
+        for item in results + refused: service.metrics["og_feedback_total"].labels(item["status"]).inc()
         return response
     return await once(service, request, body, work)
 

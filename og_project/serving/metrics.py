@@ -24,6 +24,7 @@ import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from ..model.estimator import score_columns
 from ..store import ddl
 
 # %% ../../nbs/20_metrics.ipynb #84dea730
@@ -38,7 +39,7 @@ METRICS: dict[str, tuple[Callable, str, tuple[str, ...], dict[str, Any]]] = { # 
     "og_batch_records": (Histogram, "Records scored together", (), {"buckets": MANY}),
     "og_phase_duration_seconds": (Histogram, "Time of one batch by phase: decode, features, model, journal", ("phase",), {"buckets": PHASE}),
     "og_predictions_total": (Counter, "Predictions answered", ("version", "label"), {}),
-    "og_prediction_scores_total": (Counter, "Predictions by bucket of the score", ("version", "bucket"), {}),
+    "og_prediction_scores_total": (Counter, "Predictions by bucket of each score", ("version", "score", "bucket"), {}),
     "og_feature_values_total": (Counter, "Values of each feature by bucket of the reference", ("version", "feature", "bucket"), {}),
     "og_requests_repeated_total": (Counter, "Requests that got the answer of before, by their Idempotency-Key", (), {}),
     "og_feedback_total": (Counter, "Outcomes that came back", ("status",), {}),
@@ -116,8 +117,8 @@ def watch_process(metrics:Metrics, folder:Path)->None: # where the journal lies
 class Distribution:
     "Counts of feature values and scores by the reference's buckets, for one version."
     def __init__(self, reference:dict[str, Any], version:str):
-        named = reference["features"] | {"": reference["score"]}
-        self.names, self.version, edges = list(named), version, [part["edges"] for part in named.values()]
+        self.features, self.version, self.names = len(reference["features"]), version, [*reference["features"], *reference["scores"]]
+        edges = [part["edges"] for parts in (reference["features"], reference["scores"]) for part in parts.values()]
         self.width = max(map(len, edges)) + 2 # one bucket more than edges, and one for what is missing
         self.edges = np.full((len(edges), self.width - 2), np.inf, np.float32)
         for row, values in zip(self.edges, edges, strict=True): row[:len(values)] = values
@@ -125,17 +126,17 @@ class Distribution:
         self.base = np.arange(len(edges), dtype=np.int32) * self.width
         self.counts = np.zeros(len(edges) * self.width, np.int64)
 
-    def add(self, matrix:np.ndarray, score:np.ndarray)->None: # (n, k) float32, (n,)
+    def add(self, matrix:np.ndarray, score:np.ndarray)->None: # (n, features) float32, (n,) or (n, scores)
         "Count a batch: a small one at once, a large one by column, which is kinder to the cache."
-        if len(matrix) > 2000: return self.add_columns([*matrix.T, score])
+        if len(matrix) > 2000: return self.add_columns([*matrix.T, *score_columns(score).T])
         values = np.empty((len(matrix), len(self.names)), np.float32)
-        values[:, :-1], values[:, -1] = matrix, score
+        values[:, :self.features], values[:, self.features:] = matrix, score_columns(score)
         place = np.repeat(self.base[None], len(values), 0)
         for edge in self.edges.T: place += values >= edge
         np.copyto(place, self.base + (self.width - 1), where=np.isnan(values))
         self.counts += np.bincount(place.ravel(), minlength=len(self.counts))
 
-    def add_columns(self, columns:list[np.ndarray])->None: # (n,) of each feature, and of the score
+    def add_columns(self, columns:list[np.ndarray])->None: # (n,) of each feature, and of each score
         "Count a batch column by column."
         for i, (column, labels) in enumerate(zip(columns, self.labels, strict=True)):
             place, values = np.zeros(len(column), np.uint8), column.astype(np.float32, copy=False)
@@ -152,9 +153,8 @@ class Distribution:
         counts, self.counts = self.counts.reshape(len(self.names), -1), np.zeros_like(self.counts)
         for i, j in zip(*np.nonzero(counts), strict=True):
             bucket = self.labels[i][j] if j < len(self.labels[i]) else "missing"
-            name = ("og_feature_values_total", (self.version, self.names[i], bucket)) if self.names[i] else \
-                   ("og_prediction_scores_total", (self.version, bucket))
-            metrics[name[0]].labels(*name[1]).inc(int(counts[i, j]))
+            name = "og_feature_values_total" if i < self.features else "og_prediction_scores_total"
+            metrics[name].labels(self.version, self.names[i], bucket).inc(int(counts[i, j]))
 
 # %% ../../nbs/20_metrics.ipynb #5f15d7ed
 def standard_output()->Any:

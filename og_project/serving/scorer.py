@@ -75,7 +75,7 @@ class Scorer:
         t0 = time.perf_counter()
         matrix = build_features(records, served.model.features)
         t1 = time.perf_counter()
-        score = scores(served.model.booster, matrix)
+        score = scores(served.model.estimator, matrix)
         given = answer(score, served.model.encoder["threshold"])
         t2 = time.perf_counter()
         for name, seconds in zip(("features", "model"), (t1 - t0, t2 - t1), strict=True): self.phases[name].observe(seconds)
@@ -231,7 +231,7 @@ def answers_of(scored:Scored, ids:pa.Array)->list[dict[str, Any]]:
 
 def explain_all(found:list[dict[str, Any]], rows:list[Any], scored:Scored, part:slice)->None:
     "Add the reasons to answers: a category by its word in the record, a number as the model saw it."
-    reasons = contributions(scored.served.model.booster, scored.matrix[part])
+    reasons = contributions(scored.served.model.estimator, scored.matrix[part])
     for of_row, row, of_reasons in zip(found, rows, reasons, strict=True):
         words = {name: value for name, value in row.__dict__.items() if isinstance(value, str)}
         of_row["reasons"] = [{"feature": name, "value": words.get(name, value if value == value else None), "contribution": added}
