@@ -2,7 +2,7 @@
 
 python .ci/sample.py origin/main
 
-Both run the whole pipeline on the same early part of the data (half a year from `since`, where env.yaml has one) with a small model: the difference counts."""
+Both run the whole pipeline on the same early part of the data (half a year from `since`, where env.yaml has one) with a small model."""
 import json
 import os
 import subprocess
@@ -31,7 +31,8 @@ def measured(folder: Path, params: dict[str, str]) -> dict[str, float]:
         subprocess.run(f"cd '{folder}' && tar c --exclude=./data --exclude=./models --exclude=./reports --exclude=./.venv --exclude=./.git "
                        f"--exclude=./.dvc --exclude=./build . | tar x -C '{place}'", shell=True, check=True)
         env = os.environ | SMALL | {"OG_ROOT": place, "PYTHONPATH": place, "OG_ENV": "local"}
-        subprocess.run([OG, "run", "all", *(part for name, value in params.items() for part in ("-p", name, value))], cwd=place, env=env, check=True, stdout=sys.stderr)
+        command = [OG, "run", "all", *(part for name, value in params.items() for part in ("-p", name, value))]
+        subprocess.run(command, cwd=place, env=env, check=True, stdout=sys.stderr)
         return json.loads(Path(place, "reports/metrics.json").read_text())["model"]
 
 

@@ -168,7 +168,7 @@ def register(promote_first:bool, as_json:bool)->None:
         ledger.promote(config, version.version, "the first")
         now = registry.champion(config)
     metrics = json.loads(registry.only("metrics").read_text())
-    lines = [f"\nQuality on the test months\n{quality_table(metrics)}\n",
+    lines = [f"\nQuality on the test part\n{quality_table(metrics)}\n",
              f"reports     {', '.join(str(p.relative_to(root())) for p in registry.products('nb').values())}",
              f"model       {registry.only('model').relative_to(root())}, registered as {version.name} version {version.version}{known}",
              f"champion    {f'version {now.version}' if now else f'none yet: og promote {version.version}'}"]
@@ -295,11 +295,13 @@ def tables(users:bool)->None:
 @click.argument("source")
 @plain_errors
 def load(source:str)->None:
-    """Fill the empty tables of the environment's ClickHouse from SOURCE: a folder of raw files, or `package` (the example's data).
+    """Fill the empty tables of the environment's ClickHouse from SOURCE: a folder of raw files, or `package` (the data of a Python package).
 
     A table that has rows stays as it is. Example: OG_ENV=test og load package"""
     from og_project.data import ingest
-    added = ingest.load(settings().model_copy(update={"source": source}))
+    fill = getattr(ingest, "load", None)
+    if fill is None: raise ProjectError("nbs/03_ingest.ipynb has no `load`: this problem's tables are filled by others")
+    added = fill(settings().model_copy(update={"source": source}))
     click.echo("\n".join(f"{table:12} {rows:>9,} rows" if rows else f"{table:12} had rows already" for table, rows in added.items()))
 
 # %% ../nbs/50_cli.ipynb #31063319

@@ -30,7 +30,7 @@ def months_before(
     months:int,
 )->datetime:        # The same day and time on the clock of ZONE, so many months earlier
     "Go back by whole months; to the last day of a month that is too short."
-    from og_project.data.contract import ZONE
+    from og_project.data.contract import ZONE  # type: ignore[attr-defined] # where records have a time
     local = until.astimezone(ZoneInfo(ZONE))
     index = local.year * 12 + local.month - 1 - months
     year, month = index // 12, index % 12 + 1
@@ -57,7 +57,7 @@ def split(
 def demo_split(table:pa.Table)->dict[str, Any]: # as `encoder.json` says it
     "How the demo frame is split: its last two months are the test, the two before them stop the training; or by key."
     if TIME is None: return {"until": "", "valid_months": 0, "test_months": 0, "valid_percent": 15, "test_percent": 15}
-    from og_project.data.contract import ZONE
+    from og_project.data.contract import ZONE  # type: ignore[attr-defined] # where records have a time
     end = pc.max(table[TIME]).as_py().astimezone(ZoneInfo(ZONE)) + timedelta(days=1)
     return {"until": end.date().isoformat(), "valid_months": 2, "test_months": 2, "valid_percent": 0, "test_percent": 0}
 
@@ -88,7 +88,7 @@ def split_as_trained(
 )->dict[str, pa.Table]:     # "train", "valid", "test"
     "The parts that a model was trained, stopped and is to be judged on. Raises as `split` and `split_by_key`."
     if TIME is None: return split_by_key(table, encoder["valid_percent"], encoder["test_percent"])
-    from og_project.data.contract import moment
+    from og_project.data.contract import moment  # type: ignore[attr-defined] # where records have a time
     return split(table, moment(encoder["until"]), encoder["valid_months"], encoder["test_months"])
 
 # %% ../../nbs/06_train.ipynb #501036e2
