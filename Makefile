@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS = true
 export MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline test quick image image-test stack-test airflow-test gitlab-test lint lint-lock lint-secrets lint-vulnerabilities export dag lock serve lab mlflow bench clean
+.PHONY: help setup pipeline test quick image image-test stack-test airflow-test gitlab-test lint lint-lock lint-secrets lint-vulnerabilities export starters dag lock serve lab mlflow bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +107,9 @@ export: setup ## write the package from the notebooks, and into those that chang
 	@$(BIN)/og clean
 	@notebooks="$$($(CHANGED))"; test -z "$$notebooks" || $(BIN)/og outputs $$notebooks
 
+starters: setup ## write what is made of each starter (starters/make.py), in some minutes
+	@$(BIN)/python starters/make.py
+
 dag: setup ## write dvc.yaml and db/schema.sql from pipeline.yaml and the contract
 	@$(BIN)/og dag
 
@@ -120,9 +123,7 @@ mlflow: setup ## open the tracking page on 127.0.0.1:5000
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000 --workers 1
 
 bench: pipeline ## measure: pipeline overhead, growth, what helped the model, the service beside others, the monitor (docs/benchmarks.md; what needs Docker: bench/image.py, bench/stack.py)
-	@$(BIN)/python bench/pipeline.py
-	@$(BIN)/python bench/growth.py
-	@$(BIN)/python bench/ablation.py
+	@for script in pipeline growth ablation; do test ! -e bench/problem/$$script.py || $(BIN)/python bench/problem/$$script.py || exit 1; done
 	@$(BIN)/python bench/serving/run.py
 	@$(BIN)/python bench/monitor.py
 

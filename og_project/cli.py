@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AS_JSON', 'REFUSED', 'og', 'concerns', 'note', 'plain_errors', 'parsed', 'run', 'generated', 'dag', 'clean',
            'outputs', 'quality_table', 'said', 'register', 'gate', 'moved', 'promote', 'rollback', 'history', 'key',
-           'hashed', 'tables', 'load', 'with_tables', 'monitor', 'named_champion', 'smoke', 'serve', 'trigger']
+           'hashed', 'tables', 'load', 'with_tables', 'monitor', 'new', 'named_champion', 'smoke', 'serve', 'trigger']
 
 # %% ../nbs/50_cli.ipynb #57600c21
 import json
@@ -327,6 +327,19 @@ def monitor(once:bool, as_json:bool)->None:
     report = watcher.check()
     if report is None: return said(None, "there is no champion with a reference to compare with: make pipeline", as_json)
     said(watching.to_dict(report), watching.summary(report), as_json)
+
+# %% ../nbs/50_cli.ipynb #a9d15f26
+@og.command()
+@click.argument("name")
+@click.option("--problem", default="classes", show_default=True, help="What it begins with (docs/your-own-problem.md).")
+@click.option("--at", type=click.Path(path_type=Path), help="The folder to make; else NAME, beside the template.")
+@plain_errors
+def new(name:str, problem:str, at:Path|None)->None:
+    """Make a project of your own from this template: its files under another NAME, a small problem on real data to replace, a git repository.
+
+    Package, command, images, dashboards, settings and documents bear the name. Example: og new bike-rides --problem number --at ../bike-rides"""
+    from og_project.lifecycle import template
+    if template.main([name, "--problem", problem, *(["--at", str(at)] if at else [])]): raise SystemExit(1)
 
 # %% ../nbs/50_cli.ipynb #9cf73737
 def named_champion(config:Any)->str: # "3"

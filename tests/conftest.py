@@ -3,6 +3,7 @@ import atexit
 import fcntl
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -22,22 +23,24 @@ from typing import IO, Any
 import forkserver
 import httpx
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as csv
+import problem
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from og_project import features
 from og_project.config import root
-from og_project.data import ingest
-from og_project.data.contract import Record, moment
+from og_project.data.contract import TASK, Record
+from og_project.lifecycle.gate import DECIDING
 from og_project.model import estimator, train
 from og_project.serving.journal import schema_sql
-from og_project.store import connect, create, parquet, query
+from og_project.store import connect, create, query
 
 ENVIRONMENT = {"PLOOMBER_STATS_ENABLED": "false", "DVC_NO_ANALYTICS": "true", "MLFLOW_DISABLE_TELEMETRY": "true",
                "OMP_NUM_THREADS": "1"}  # a thread that waits for another spins: beside a busy process, twice the time
-PARAMS = {"objective": "binary", "num_leaves": 31, "num_boost_round": 60, "num_threads": 1}
+PARAMS = {"num_leaves": 31, "num_boost_round": 60, "num_threads": 1}
+SPLIT = {name: value for name, value in yaml.safe_load((root() / "env.yaml").read_text()).items() if name in
+         ("until", "valid_months", "test_months", "valid_percent", "test_percent")}
 
 
 HEAVY = {"real", "site", "running", "registry", "clickhouse", "browser", "project", "cleaned", "small", "lab", "parts", "good"}  # fixtures
@@ -59,12 +62,12 @@ def pytest_terminal_summary(terminalreporter) -> None:
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory) -> dict[str, Path]:
-    "The products of the stages on all the real flights, with a small model, made by the exported functions: once for all processes that test."
+    "The products of the stages on all the real data, with a small model, made by the exported functions: once for all processes that test."
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with (shared / "real.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        names = ("raw", "external", "records", "rejected", "features", "lookups", "fitted")
+        names = (*problem.PRODUCTS, "fitted")
         if not (shared / "real").exists():
             make_real({name: shared / "real.draft" / name for name in names})
             (shared / "real.draft").rename(shared / "real")
@@ -72,16 +75,17 @@ def real(tmp_path_factory) -> dict[str, Path]:
 
 
 def make_real(made: dict[str, Path]) -> None:
-    since, until, store = moment("2013-01-01"), moment("2014-01-01"), connect()
-    ingest.keep(ingest.read_files(ingest.package_folder()), made["raw"], made["external"])
-    flights, weather = (parquet(made["raw"] / f"{table}.parquet") for table in ingest.EVENT_TABLES)
-    ingest.check(store, flights, weather, made["records"], made["rejected"], since, until)
-    planes = parquet(made["external"] / "planes.parquet")
-    features.build(store, parquet(made["records"]), flights, planes, made["features"], made["lookups"], until, 15)
-    parts = train.split(pq.read_table(made["features"]), until)
-    booster, _ = estimator.fit(parts["train"], parts["valid"], PARAMS)
-    records = pq.read_table(made["records"])
-    estimator.save(made["fitted"], booster, made["lookups"], records.slice(records.num_rows - 20), threshold=0.3, windows={})
+    problem.make_products(made)
+    parts = train.split_as_trained(pq.read_table(made["features"]), SPLIT)
+    fitted, _ = estimator.fit(parts["train"], parts["valid"], PARAMS)
+    save_model(made["fitted"], made, fitted, parts)
+
+
+def save_model(folder: Path, real: dict[str, Path], fitted: Any, parts: dict, **about: Any) -> None:
+    "Keep a model as Train does; its golden rows are the last twenty records."
+    records = pq.read_table(real["records"])
+    said = {"threshold": 0.3 if TASK == "binary" else 0.0, "windows": train.windows_of(parts), "seed": 1, "params": {}} | SPLIT
+    estimator.save(folder, fitted, real["lookups"], records.slice(len(records) - 20), **said | about)
 
 
 FORKED = ("og", "ploomber", "nbdev_export", "nbdev_clean")
@@ -173,15 +177,6 @@ class Project:
         return done
 
 
-def sample(folder: Path, every: int) -> None:
-    "Raw files with each so-many-th flight."
-    folder.mkdir()
-    for table, columns in ingest.SOURCE.items():
-        with csv.CSVWriter(folder / f"{table}.csv", pa.schema(ingest.arrow_types(columns))) as writer:
-            for block in ingest.read_files(ingest.package_folder(), every)(table):
-                writer.write_table(block)
-
-
 def copy_project(folder: Path) -> Project:
     "The committed and the new files of the project, without what it made."
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=root(), capture_output=True, text=True, check=True)
@@ -204,12 +199,11 @@ def replace(file: Path, old: str, new: str) -> None:
 
 
 def small_project(folder: Path, every: int = 20) -> Project:
-    "A copy whose data are each so-many-th flight, and whose model is small."
+    "A copy whose data are a share of the real ones, and whose model is small."
     project = copy_project(folder)
-    sample(project.folder / "sample", every)
-    replace(project.folder / "config/base.yml", "num_boost_round: 1500", "num_boost_round: 30")
-    replace(project.folder / "config/base.yml", "num_threads: 2", "num_threads: 1")
-    replace(project.folder / "config/config_local.yml", "source: package", "source: sample")
+    problem.shrink(project.folder, every)
+    base = project.folder / "config/base.yml"
+    base.write_text(re.sub(r"num_threads: \d+", "num_threads: 1", re.sub(r"num_boost_round: \d+", "num_boost_round: 30", base.read_text())))
     return project
 
 
@@ -256,16 +250,18 @@ class Site:
 
 def model_folder(real: dict[str, Path], folder: Path, **encoder: Any) -> Path:
     "A complete model: the fitted one with its reference, and what its encoder shall say."
-    rows = pq.read_table(real["features"]).slice(100_000, 5000)
+    table = pq.read_table(real["features"])
+    rows = table.slice(len(table) * 3 // 10, 5000)
     matrix = np.stack([rows[name].to_numpy() for name in features.FEATURES], axis=1)
     shutil.copytree(real["fitted"], folder)
     estimator.write_reference(folder, matrix, estimator.scores(estimator.load(real["fitted"]).estimator, matrix))
     if encoder:
         (folder / "encoder.json").write_text(json.dumps(json.loads((folder / "encoder.json").read_text()) | encoder))
-        golden = json.loads((folder / "golden.json").read_text())
-        for row in golden:
-            row["answer"]["late"] = row["answer"]["probability"] >= encoder["threshold"]
-        (folder / "golden.json").write_text(json.dumps(golden))
+        estimator.seal(folder)
+        asked, _ = estimator.golden_records(folder)
+        given = estimator.answers(estimator.predict(estimator.load(folder), estimator.rows_table(asked)))
+        rows = [{"record": record.model_dump(mode="json"), "answer": answer} for record, answer in zip(asked, given, strict=True)]
+        (folder / "golden.json").write_text(json.dumps(rows))
     estimator.seal(folder)
     return folder
 
@@ -285,7 +281,7 @@ def make_site(real: dict[str, Path], folder: Path, **settings: str) -> Site:
         shutil.copytree(root() / name, folder / name)
     shutil.copy(root() / "settings.ini", folder)
     made = model_folder(real, folder / "models/versions/1")
-    about = {"name": "og_project", "version": "1", "run_id": "", "tags": {"roc_auc": "0.7", "fingerprint": estimator.verify(made)}}
+    about = {"name": "og_project", "version": "1", "run_id": "", "tags": {DECIDING: "0.7", "fingerprint": estimator.verify(made)}}
     (folder / "models/versions/champion.json").write_text(json.dumps(about))
     quick = {"OG_MLFLOW__TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "OG_JOURNAL__SHIP_SECONDS": "0.2",
              "OG_MONITOR__SECONDS": "2"}
@@ -352,7 +348,7 @@ class Registry:
         mlflow.log_artifacts(run.run_id, str(folder), "model/data/model")
         if not mlflow.search_registered_models("name='og_project'"):
             mlflow.create_registered_model("og_project")
-        tags = {"fingerprint": estimator.verify(folder), "roc_auc": "0.71"}
+        tags = {"fingerprint": estimator.verify(folder), DECIDING: "0.71"}
         return str(mlflow.create_model_version("og_project", f"{run.artifact_uri}/model", run.run_id, tags=tags).version)
 
     def promote(self, version: str) -> None:
@@ -386,7 +382,8 @@ def browser():
 @pytest.fixture(scope="session")
 def records(real) -> list[dict]:
     "A thousand real records, as JSON."
-    rows = pq.read_table(real["records"], columns=list(Record.model_fields)).slice(300_000, 1000).to_pylist()
+    table = pq.read_table(real["records"], columns=list(Record.model_fields))
+    rows = table.take((np.arange(1000) + len(table) * 9 // 10) % len(table)).to_pylist()
     return [Record(**row).model_dump(mode="json") for row in rows]
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import problem
 import pytest
 from conftest import Project, free_port, small_project, wait_until
 
@@ -75,7 +76,7 @@ def airflow(tmp_path_factory) -> Iterator[Airflow]:
     for name, limit in wide.items():  # small models on a fifth of the data vary; the gate itself has its own tests
         text = re.sub(rf"^{name}: [\d.]+", f"{name}: {limit}", text, flags=re.M)
     gate.write_text(text)
-    project.run("og", "run", "all", "-p", "until", "2013-11-01")
+    project.run("og", "run", "all", "-p", "until", problem.FIRST)
     project.run("og", "register", "--promote-first")
     home, port, password = tmp_path_factory.mktemp("home"), free_port(), secrets.token_urlsafe(16)
     (home / "passwords.json").write_text(json.dumps({"admin": password}))
@@ -144,7 +145,7 @@ def test_the_page_of_the_dag_opens_in_a_browser(airflow, browser):
 
 def test_a_run_over_rest_ends_with_a_new_champion_served(airflow):
     assert airflow.champion() == "1"
-    assert airflow.trigger("good", until="2013-12-01") == "success", airflow.tasks("good")
+    assert airflow.trigger("good", until=problem.EARLIER) == "success", airflow.tasks("good")
     states = {name: task["state"] for name, task in airflow.tasks("good").items()}
     assert set(states.values()) == {"success"}, states
     assert airflow.champion() == "2"
@@ -154,9 +155,9 @@ def test_a_run_over_rest_ends_with_a_new_champion_served(airflow):
 def test_a_refused_model_changes_nothing_and_is_no_failure(airflow):
     gate = airflow.project.folder / "config/gate.yml"
     before = gate.read_text()
-    gate.write_text(before.replace("min_rows: 1000", "min_rows: 1000000"))
+    gate.write_text(re.sub(r"min_rows: \d+", "min_rows: 1000000", before))
     try:
-        assert airflow.trigger("refused", until="2013-12-15") == "success"
+        assert airflow.trigger("refused", until=problem.BETWEEN) == "success"
     finally:
         gate.write_text(before)
     states = {name: task["state"] for name, task in airflow.tasks("refused").items()}
@@ -165,11 +166,11 @@ def test_a_refused_model_changes_nothing_and_is_no_failure(airflow):
 
 
 def test_a_stage_is_tried_again_and_a_failed_check_brings_the_champion_back(airflow):
-    before, raw = airflow.changes(), next((airflow.project.folder / "sample").glob("*.csv"))
+    before, raw = airflow.changes(), airflow.project.folder / "nbs/03_ingest.ipynb"
     staging = raw.with_suffix(".away")
     airflow.serving.close()  # nobody will answer to the check
     raw.rename(staging)
-    airflow.begin("unlucky", until="2014-01-01")
+    airflow.begin("unlucky", until=problem.WHOLE)
     wait_until(lambda: airflow.tasks("unlucky")["ingest"]["state"] == "up_for_retry")
     staging.rename(raw)
     assert airflow.ended("unlucky") == "failed"
@@ -181,7 +182,8 @@ def test_a_stage_is_tried_again_and_a_failed_check_brings_the_champion_back(airf
 def test_a_run_without_until_goes_up_to_its_logical_date(airflow):
     airflow.begin("scheduled", "2026-02-01T00:00:00Z")
     wait_until(lambda: airflow.tasks("scheduled")["ingest"]["rendered_fields"])
-    assert airflow.command("scheduled", "ingest").endswith("og run ingest -p until 2026-02-01")
+    wait_until(lambda: airflow.tasks("scheduled")["train"]["rendered_fields"] is not None)
+    assert airflow.command("scheduled", "train").endswith("og run train -p until 2026-02-01")
     airflow.api.patch("/api/v2/dags/retrain/dagRuns/scheduled", json={"state": "failed"}).raise_for_status()
 
 
@@ -200,14 +202,16 @@ def test_an_alert_begins_one_run_and_a_young_run_is_let_be(airflow):
             assert reply.status_code == 200, reply.text
             return reply.json()
 
+    notebook = airflow.project.folder / "nbs/03_ingest.ipynb"
+    notebook.rename(notebook.with_suffix(".away"))  # from now on every run fails
     assert told()["status"] == "cooling down"  # the runs of the tests before
     assert told(OG_TRIGGER__COOLDOWN_HOURS="0") == {"status": "started", "run": "alert__ScoreDrift__2026-01-02T03-04-05"}
     assert told(OG_TRIGGER__COOLDOWN_HOURS="0")["status"] == "already started"
 
-    # it retrains up to today, for which the example has no data: a stage that fails for good takes no champion from duty
+    # a stage that fails for good takes no champion from duty
     before, name = airflow.changes(), "alert__ScoreDrift__2026-01-02T03-04-05"
     assert airflow.ended(name) == "failed"
-    assert airflow.command(name, "ingest").endswith(f"og run ingest -p until {datetime.now(UTC):%Y-%m-%d}")
+    assert "og run ingest" in airflow.command(name, "ingest") and airflow.command(name, "train").endswith(f"-p until {datetime.now(UTC):%Y-%m-%d}")
     tasks = airflow.tasks(name)
     assert [task["try_number"] for task in tasks.values() if task["state"] == "failed"] == [2], tasks
     assert tasks["promote"]["state"] == tasks["check"]["state"] == "upstream_failed" and airflow.changes() == before

@@ -10,6 +10,7 @@ import pytest
 import schemathesis
 from conftest import wait_until
 from fastapi.testclient import TestClient
+from fields import DECIDING, INNER, LIMITED, TOO_MUCH, VALUE
 from hypothesis import HealthCheck, given, settings
 
 from og_project.data.contract import EXAMPLE, Record
@@ -26,7 +27,7 @@ def frame(records) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def expected(running, records) -> list[float]:
     model = load(running.folder / "models/versions/1")
-    return predict(model, rows_table(Record(**row) for row in records[:50]))["probability"].tolist()
+    return predict(model, rows_table(Record(**row) for row in records[:50]))[VALUE].tolist()
 
 
 def test_mlflows_own_client(running, frame, expected):
@@ -36,7 +37,7 @@ def test_mlflows_own_client(running, frame, expected):
     client.wait_server_ready(timeout=5)
     assert client.get_version()
     predictions = client.invoke(frame).get_predictions()
-    assert predictions["probability"].tolist() == expected
+    assert predictions[VALUE].tolist() == expected
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def bodies(frame: pd.DataFrame) -> dict[str, tuple[str, bytes]]:
         "two forms": as_json({"dataframe_split": split, "instances": []}), "no form": as_json({"data": split}), "a list": as_json([1]),
         "no JSON": ("application/json", b"{"), "a text": as_json("x"), "html": ("text/html", b"<p>"),
         "unknown column": as_json({"dataframe_records": [EXAMPLE | {"colour": "red"}]}),
-        "wrong type": as_json({"dataframe_records": [EXAMPLE | {"temp": "w"}]}),
+        "wrong type": as_json({"dataframe_records": [EXAMPLE | {LIMITED: "w"}]}),
         "ragged": as_json({"dataframe_split": {"columns": ["a", "b"], "data": [[1]]}}),
     }
 
@@ -83,10 +84,10 @@ def test_invocations_answers_as_mlflow_does(running, theirs, frame, case):
 
 def test_csv_and_tensors_by_name(running, frame, expected):
     post = lambda kind, body: httpx.post(running.url + "/invocations", content=body, headers={"content-type": kind}).json()["predictions"]
-    assert [row["probability"] for row in post("text/csv", frame.to_csv(index=False).encode())] == expected
+    assert [row[VALUE] for row in post("text/csv", frame.to_csv(index=False).encode())] == expected
     columns = {name: [None if v != v else v for v in column] for name, column in frame.to_dict("list").items()}
     for form in ("inputs", "instances"):
-        assert [row["probability"] for row in post("application/json", json.dumps({form: columns}).encode())] == expected
+        assert [row[VALUE] for row in post("application/json", json.dumps({form: columns}).encode())] == expected
     for path in ("/ping", "/health", "/version"):
         assert httpx.get(running.url + path).status_code == 200
 
@@ -110,17 +111,17 @@ def test_tritons_own_client(running, frame, expected, binary):
         made = InferInput(tensor["name"], [len(frame), 1], tensor["datatype"])
         made.set_data_from_numpy(values.reshape(-1, 1), binary_data=binary)
         inputs.append(made)
-    outputs = [InferRequestedOutput(name, binary_data=binary) for name in ("probability", "late", "id")]
+    outputs = [InferRequestedOutput(name, binary_data=binary) for name in (*INNER, "id")]
     for wanted in (outputs, None):
         reply = client.infer("og_project", inputs, outputs=wanted, request_id="triton-1")
-        assert reply.as_numpy("probability").tolist() == expected and reply.get_response()["id"] == "triton-1"
-        assert reply.as_numpy("late").dtype == np.bool_ and reply.get_response()["model_version"] == "1"
+        assert reply.as_numpy(VALUE).tolist() == expected and reply.get_response()["id"] == "triton-1"
+        assert all(reply.as_numpy(name) is not None for name in INNER) and reply.get_response()["model_version"] == "1"
     from tritonclient.utils import InferenceServerException
 
     with pytest.raises(InferenceServerException, match="not served here"):
         client.infer("another", inputs)
-    with pytest.raises(InferenceServerException, match="temp"):
-        bad = InferInput("temp", [1], "BYTES")
+    with pytest.raises(InferenceServerException, match=LIMITED):
+        bad = InferInput(LIMITED, [1], "BYTES")
         bad.set_data_from_numpy(np.array(["warm"], object), binary_data=binary)
         client.infer("og_project", [bad])
 
@@ -162,14 +163,14 @@ def test_the_page_answers_in_a_real_browser_by_keyboard_alone(running, promoted,
     page.on("request", lambda request: errors.append(request.url) if not request.url.startswith((running.url, "data:")) else None)
     page.goto(running.url)
     page.wait_for_selector("#model dd")
-    assert "Version 1 serves since" in page.inner_text("#status") and "roc_auc" in page.inner_text("#model")
+    assert "Version 1 serves since" in page.inner_text("#status") and DECIDING in page.inner_text("#model")
     for name in Record.model_fields:  # a form made from the contract, filled in with the example
         assert page.input_value(f"#field-{name}") == str(EXAMPLE[name]).removesuffix(".0")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "field-" + next(iter(Record.model_fields))
     page.keyboard.press("Enter")
     page.wait_for_selector("#answer svg rect")
-    assert "probability" in page.inner_text("#answer") and page.locator("#answer svg rect").count() == 5
+    assert VALUE in page.inner_text("#answer") and page.locator("#answer svg rect").count() == 5
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out to the side"
     wait_until(lambda: (page.evaluate("traffic()"), page.locator("#traffic svg").count())[1] == 1)
     httpx.post(running.url + "/predict", json=[EXAMPLE] * 250).raise_for_status()
@@ -185,10 +186,10 @@ def test_the_page_answers_in_a_real_browser_by_keyboard_alone(running, promoted,
         page.screenshot(path=f"{os.environ['SCREENSHOTS']}/page-{width}.png", full_page=True)
     # what the browser would have stopped: the service says which field is wrong, and the page marks it
     page.eval_on_selector("#ask", "form => { form.noValidate = true; }")
-    page.fill("#field-humid", "500")
+    page.fill(f"#field-{LIMITED}", str(TOO_MUCH))
     page.keyboard.press("Enter")
     page.wait_for_selector("#answer .error")
-    assert "humid" in page.inner_text("#answer") and page.get_attribute("#field-humid", "aria-invalid") == "true"
+    assert LIMITED in page.inner_text("#answer") and page.get_attribute(f"#field-{LIMITED}", "aria-invalid") == "true"
     assert not errors
     page.close()
 

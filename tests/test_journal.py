@@ -11,10 +11,11 @@ import httpx
 import pyarrow as pa
 import pytest
 from conftest import Server, Site, wait_until
+from fields import LIMITED, ONE, VALUE, named
 
 from og_project.config import JournalSettings, SettingsError
 from og_project.data.contract import EXAMPLE, Record, answer
-from og_project.model.estimator import rows_table
+from og_project.model.estimator import demo_scores, rows_table
 from og_project.serving import journal as journal_module
 from og_project.serving import service as service_module
 from og_project.serving.guard import Refused
@@ -22,6 +23,8 @@ from og_project.serving.idempotency import claim
 from og_project.serving.journal import Draft, Entry, Journal, batch_of, journal_schema, new_ids, read_segment, schema_sql
 from og_project.serving.shipper import forget, lost_rows, ship, sweep
 from og_project.store import connect, create, query
+
+NUMBERS = named("number", "integer")[:2]
 
 
 class Callers:
@@ -45,7 +48,7 @@ class Callers:
                 if reply.status_code == 200:
                     said = reply.json()
                     for row, made in zip(rows, said["predictions"], strict=True):
-                        self.told[made["id"]] = (made["probability"], said["model_version"], said["request_id"], row["flight"], row["humid"])
+                        self.told[made["id"]] = (made[VALUE], said["model_version"], said["request_id"], *(row[name] for name in NUMBERS))
                 else:
                     self.refused.append((reply.status_code, reply.headers.get("retry-after")))
 
@@ -62,7 +65,7 @@ def assert_all_there_once(callers: Callers, rows: list[dict]) -> None:
     "Every prediction that somebody was told is in the store as it was told, and no id is there twice."
     ids = [row["prediction_id"] for row in rows]
     assert len(set(ids)) == len(ids), f"{len(ids) - len(set(ids))} rows are there twice"
-    found = {r["prediction_id"]: (r["probability"], r["model_version"], r["request_id"], r["flight"], r["humid"]) for r in rows}
+    found = {r["prediction_id"]: (r[VALUE], r["model_version"], r["request_id"], *(r[name] for name in NUMBERS)) for r in rows}
     missing = callers.told.keys() - found.keys()
     assert not missing, f"{len(missing)} of {len(callers.told)} answered predictions are lost"
     assert {name: found[name] for name in callers.told} == callers.told
@@ -207,9 +210,8 @@ def test_a_key_whose_file_was_removed_before_it_was_locked_is_not_held(tmp_path,
 def entry(rows: int, **fields) -> Entry:
     "A batch of predictions."
     table = rows_table([Record(**EXAMPLE)] * rows)
-    score = pa.array([i / rows for i in range(rows)]).to_numpy()
-    at = journal_module.datetime(2014, 1, 1, tzinfo=journal_module.UTC)
-    return Entry(new_ids(rows), new_ids(rows), "1", at, table, journal_module.np.zeros((rows, 3), "f4"), answer(score, 0.5))
+    at = journal_module.datetime(2020, 1, 1, tzinfo=journal_module.UTC)
+    return Entry(new_ids(rows), new_ids(rows), "1", at, table, journal_module.np.zeros((rows, 3), "f4"), answer(demo_scores(rows), 0.5))
 
 
 def test_a_full_disk_refuses_and_loses_nothing(site, records):
@@ -326,7 +328,7 @@ def test_personal_fields_are_hashed_or_dropped_before_anything_is_written(person
 def test_names_that_collide_are_told(monkeypatch):
     from pydantic import create_model
 
-    for name, message in [("probability", "twice"), ("id", "rename"), ("request_id", "twice")]:
+    for name, message in [(VALUE, "twice"), ("id", "rename"), ("request_id", "twice")]:
         monkeypatch.setattr(journal_module, "Record", create_model("Clash", __base__=Record, **{name: (float, ...)}))
         with pytest.raises(SettingsError, match=message):
             journal_schema()
@@ -358,7 +360,7 @@ def test_og_tables_makes_the_tables_and_adapts_them(clickhouse, monkeypatch):
     made = CliRunner().invoke(og, ["tables"])
     assert made.exit_code == 0, made.output
     store = connect(clickhouse.url, "hunter2")
-    store.client.command("ALTER TABLE predictions DROP COLUMN humid")  # as if the contract had grown since
+    store.client.command(f"ALTER TABLE predictions DROP COLUMN {LIMITED}")  # as if the contract had grown since
     assert CliRunner().invoke(og, ["tables"]).exit_code == 0
     columns = query(store, "SELECT name FROM system.columns WHERE table = 'predictions'")["name"].to_pylist()
     assert sorted(columns) == sorted(journal_schema().names)
@@ -406,6 +408,6 @@ def test_an_outcome_finds_its_prediction_on_the_way_from_journal_to_store(tmp_pa
 
     monkeypatch.setattr(service_module, "unshipped", on_the_way)
     service = SimpleNamespace(store=lambda: store, journal=journal)
-    item = SimpleNamespace(id=row.ids.to_pylist()[0], outcome=True)
+    item = SimpleNamespace(id=row.ids.to_pylist()[0], outcome=ONE)
     report = service_module.Report([item], "a-request")
     assert service_module.record_outcomes(service, report)[0][0]["status"] == "recorded"

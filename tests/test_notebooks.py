@@ -2,6 +2,7 @@
 import json
 import shutil
 
+import problem
 import pytest
 from conftest import Project, copy_project, small_project
 
@@ -139,10 +140,10 @@ def test_what_cannot_run_is_one_line_that_says_where_and_what_to_do(small, edit,
 def test_a_day_without_quotes_is_one_line_that_says_so(small):
     env = small.folder / "env.yaml"
     good = env.read_text()
-    env.write_text(good.replace('"2014-01-01"', "2014-01-01"))
+    env.write_text(good.replace(f'"{problem.WHOLE}"', problem.WHOLE))
     for command in (("og", "run", "ingest"), ("og", "run", "all"), ("ploomber", "build")):
         done = small.run(*command, check=False)
-        assert done.returncode and 'write until: "2014-01-01"' in done.stdout + done.stderr and "Traceback" not in done.stderr
+        assert done.returncode and f'write until: "{problem.WHOLE}"' in done.stdout + done.stderr and "Traceback" not in done.stderr
     env.write_text(good)
 
 

@@ -19,9 +19,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from conftest import Site, make_site, wait_until
+from fields import LIMITED, ONE, VALUE, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_contract import good, odd
+from test_contract import good, odd, outcome
 from test_journal import on_server
 
 from og_project.data.contract import EXAMPLE, LabelledRecord, Record
@@ -238,7 +239,7 @@ def v2_bomb(kind: str, size: int) -> tuple[bytes, dict[str, str]]:
 
 
 MB = 2**20
-TEXT, NUMBER = (next(n for n, (spec, _) in PROPERTIES.items() if spec["type"] == kind and "format" not in spec) for kind in ("string", "number"))
+TEXT, NUMBER = [*named("choice", "text"), *EXAMPLE][0], LIMITED  # a field of texts, if there is one
 BOMBS: dict[str, Any] = {
     "Parquet, equal rows": lambda: ("/invocations", packed(pa.table({TEXT: pa.repeat("x" * 100, 500_000)})), PARQUET),
     "Parquet, a dictionary of one long text": lambda: ("/invocations", packed(long_dictionary(9_000).select([TEXT])), PARQUET),
@@ -353,32 +354,31 @@ def forms(row: dict[str, Any]) -> dict[str, tuple]:
 
 def as_table(row: dict[str, Any]) -> pa.Table | None:
     "The record as one row of typed columns; `None` where no column can hold the value."
-    moment = next(name for name, (spec, _) in PROPERTIES.items() if spec.get("format") == "date-time")
     try:
-        values = row | ({moment: datetime.fromisoformat(row[moment])} if isinstance(row[moment], str) and "T" in row[moment] else {})
+        values = row | {name: datetime.fromisoformat(row[name]) for name in named("date-time") if isinstance(row[name], str) and "T" in row[name]}
         return pa.table({name: pa.array([value]) for name, value in values.items()})
     except (pa.ArrowInvalid, ValueError, OverflowError):
         return None
 
 
 def verdict(client, path: str, body: bytes, kind: str) -> Any:
-    "What became of it: the probability, or no."
+    "What became of it: the score, or no."
     reply = post(client, path, body, kind)
     assert reply.status_code in (200, 400, 422), (reply.status_code, reply.text[:300], body[:300])
     if reply.status_code != 200:
         return "refused"
     if kind == ARROW:
-        return pa.ipc.open_stream(reply.content).read_all()["probability"][0].as_py()
+        return pa.ipc.open_stream(reply.content).read_all()[VALUE][0].as_py()
     found = reply.json()
     if path == V2:
-        return next(output["data"][0] for output in found["outputs"] if output["name"] == "probability")
-    return found["predictions"][0]["probability"]
+        return next(output["data"][0] for output in found["outputs"] if output["name"] == VALUE)
+    return found["predictions"][0][VALUE]
 
 
 base = st.just({name: flat(value) for name, value in EXAMPLE.items()})
-strange = st.sampled_from([{"sched_dep": "2013"}, {"sched_dep": "20131230"}, {"sched_dep": 0}, {"sched_dep": "2013-12-30"}, {"flight": 1186.0},
-                           {"flight": 1186.5}, {"temp": 35}, {"temp": True}, {"flight": True}, {"tailnum": "NA"}, {"dest": "NA"}, {"temp": None},
-                           {"sched_dep": "2013-12-30T15:05:00"}, {"carrier": None}, {"flight": "1186"}, {"temp": "35.06"}, {"tailnum": None}])
+ODD = {"date-time": ["2013", "20131230", 0, "2013-12-30", "2013-12-30T15:05:00", None], "integer": [7.0, 7.5, True, "7", None],
+       "number": [35, True, "35.06", None], "text": ["NA", None, 7], "choice": ["NA", None, 7], "boolean": [0, "true", None]}
+strange = st.sampled_from([{name: value} for kind, values in ODD.items() for name in named(kind)[:3] for value in values])
 fields = odd.filter(lambda change: set(change) <= set(EXAMPLE)).map(lambda change: {name: flat(value) for name, value in change.items()})
 changed = lambda record, changes: record | {name: value for change in changes for name, value in change.items()}
 logical = st.builds(changed, base, st.lists(st.one_of(strange, fields), max_size=2))
@@ -405,7 +405,7 @@ def sayable(form: str, row: dict[str, Any]) -> bool:
 @given(st.lists(st.builds(lambda base, change: base | change, good, odd), min_size=10, max_size=30))
 def test_a_row_of_a_table_gets_the_verdict_of_json(client, tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("rows") / "rows.parquet"
-    rows = [{name: row.get(name) for name in LabelledRecord.model_fields} | {"dep_delay": None, "arr_delay": None, "air_time": None} for row in rows]
+    rows = [{name: row.get(name) for name in LabelledRecord.model_fields} | outcome() for row in rows]
     write(path, pa.Table.from_pylist(rows, schema=arrow_schema(LabelledRecord)))
     why = query(connect(), f"SELECT {reasons(conditions(LabelledRecord))} AS why FROM {parquet(path)}")["why"].to_pylist()
     for row, reason in zip(rows, why, strict=True):
@@ -436,7 +436,7 @@ def replaced(value: Any, at: tuple, new: Any) -> Any:
 
 
 SPLIT = {"columns": list(EXAMPLE), "data": [list(EXAMPLE.values())], "index": [0]}
-BODIES = [("/predict", EXAMPLE), ("/predict", [EXAMPLE, EXAMPLE]), ("/feedback", [{"id": "a", "outcome": True}]),
+BODIES = [("/predict", EXAMPLE), ("/predict", [EXAMPLE, EXAMPLE]), ("/feedback", [{"id": "a", "outcome": ONE}]),
           ("/invocations", {"dataframe_split": SPLIT}),
           ("/invocations", {"dataframe_records": [EXAMPLE], "params": {}}), ("/invocations", {"inputs": {n: [v] for n, v in EXAMPLE.items()}}),
           ("/invocations", {"instances": [EXAMPLE]}),

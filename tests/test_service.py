@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import wait_until
 from fastapi.testclient import TestClient
+from fields import DECIDING, LIMITED, ONE, OTHER, REQUIRED, TOO_MUCH, VALUE
 from prometheus_client.parser import text_string_to_metric_families
 
 from og_project.config import root, settings
 from og_project.data.contract import EXAMPLE, Record
-from og_project.model.estimator import load, predict, rows_table
+from og_project.features import FEATURES
+from og_project.model.estimator import load, predict, rows_table, score_names
 from og_project.serving.api import create_app
 from og_project.serving.guard import new_key
 from og_project.serving.metrics import METRICS
@@ -41,12 +43,12 @@ def stream(table: pa.Table, rows: int = 1000) -> bytes:
 
 def expected(running, records) -> list[float]:
     model = load(running.folder / "models/versions/1")
-    return predict(model, rows_table(Record(**row) for row in records))["probability"].tolist()
+    return predict(model, rows_table(Record(**row) for row in records))[VALUE].tolist()
 
 
 def test_a_list_is_answered_in_its_order_as_the_model_says(running, client, records):
     reply = client.post("/predict", json=records).json()
-    assert [row["probability"] for row in reply["predictions"]] == expected(running, records)
+    assert [row[VALUE] for row in reply["predictions"]] == expected(running, records)
     assert reply["model_version"] == "1" and reply["model_name"] == "og_project"
 
 
@@ -78,10 +80,10 @@ def test_reasons_add_up_in_size(client):
 
 BAD = {
     "an unknown field": ([EXAMPLE, EXAMPLE | {"colour": "red"}], ["body", 1, "colour"]),
-    "a value out of range": ([EXAMPLE, EXAMPLE, EXAMPLE | {"humid": 101}], ["body", 2, "humid"]),
-    "a missing field": ({name: value for name, value in EXAMPLE.items() if name != "dest"}, ["body", "dest"]),
-    "a wrong type": (EXAMPLE | {"temp": "warm"}, ["body", "temp"]),
-    "a number too large for a number": (EXAMPLE | {"flight": 10**30}, ["body", "flight"]),
+    "a value out of range": ([EXAMPLE, EXAMPLE, EXAMPLE | {LIMITED: TOO_MUCH}], ["body", 2, LIMITED]),
+    "a missing field": ({name: value for name, value in EXAMPLE.items() if name != REQUIRED}, ["body", REQUIRED]),
+    "a wrong type": (EXAMPLE | {LIMITED: "warm"}, ["body", LIMITED]),
+    "a number too large for a number": (EXAMPLE | {LIMITED: 10**30}, ["body", LIMITED]),
     "not a record": ([1], ["body", 0]),
 }
 
@@ -107,7 +109,7 @@ def metric(client, name: str) -> dict:
     return {tuple(sorted(s.labels.items())): s.value for family in families for s in family.samples if s.name == name}
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b'{"a":' * 50_000, b"\xff\xfe", b"null", b"[]x", b'{"temp": NaN}', b"[{}]" * 2])
+@pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b'{"a":' * 50_000, b"\xff\xfe", b"null", b"[]x", b'{"a": NaN}', b"[{}]" * 2])
 def test_what_is_no_json_is_told_so(client, body):
     reply = client.post("/predict", content=body, headers={"content-type": "application/json"})
     assert reply.status_code == 422 and "Traceback" not in reply.text and len(reply.text) < 2000
@@ -130,19 +132,19 @@ def test_arrow_gives_the_answers_of_json(running, client, records):
     table = rows_table(Record(**row) for row in records)
     reply = client.post("/predict", content=stream(table, 300), headers=ARROW)
     answered = pa.ipc.open_stream(reply.content).read_all()
-    assert answered["probability"].to_pylist() == expected(running, records)
+    assert answered[VALUE].to_pylist() == expected(running, records)
     assert answered.schema.metadata[b"model_version"] == b"1" and reply.headers["x-request-id"]
     assert len(set(answered["id"].to_pylist())) == 1000
 
 
 def test_a_bad_row_at_the_end_of_a_stream_leaves_nothing_behind(client, records):
     table = rows_table(Record(**row) for row in records)
-    humid = table["humid"].to_pylist()
-    humid[-1] = 101.0
+    values = table[LIMITED].to_pylist()
+    values[-1] = TOO_MUCH
     before = lost(client)
-    bad = table.set_column(table.column_names.index("humid"), "humid", pa.array(humid))
+    bad = table.set_column(table.column_names.index(LIMITED), LIMITED, pa.array(values))
     reply = client.post("/predict", content=stream(bad, 100), headers=ARROW)
-    assert reply.status_code == 422 and reply.json()["detail"][0]["loc"] == ["body", 999, "humid"]
+    assert reply.status_code == 422 and reply.json()["detail"][0]["loc"] == ["body", 999, LIMITED]
     assert client.post("/predict", content=stream(table)[:-2000], headers=ARROW).status_code == 422
     assert client.post("/predict", content=b"no arrow", headers=ARROW).status_code == 422
     assert lost(client) == before
@@ -151,20 +153,20 @@ def test_a_bad_row_at_the_end_of_a_stream_leaves_nothing_behind(client, records)
 def test_outcomes_are_kept_once_and_corrected(running, client):
     made = [row["id"] for row in client.post("/predict", json=[EXAMPLE] * 2).json()["predictions"]]
     say = lambda *items: [item["status"] for item in client.post("/feedback", json=list(items)).json()["results"]]
-    first = {"id": made[0], "outcome": True}
+    first = {"id": made[0], "outcome": ONE}
     assert say(first) == ["recorded"] and say(first) == ["already recorded"]
-    assert say(first | {"outcome": False}, {"id": "unheard", "outcome": True}) == ["recorded", "unknown"]
+    assert say(first | {"outcome": OTHER}, {"id": "unheard", "outcome": ONE}) == ["recorded", "unknown"]
     assert say(first) == ["recorded"]  # back again: a correction too
-    assert client.post("/feedback", json={"id": "unheard", "outcome": True}).status_code == 207
-    assert client.post("/feedback", json={"id": made[1], "outcome": "perhaps"}).status_code == 422
+    assert client.post("/feedback", json={"id": "unheard", "outcome": ONE}).status_code == 207
+    assert client.post("/feedback", json={"id": made[1], "outcome": ["a", "list"]}).status_code == 422
     found = running.stored(f"SELECT argMax(outcome, received_at) AS outcome, count() AS n FROM feedback WHERE prediction_id = '{made[0]}'")
-    assert found == [{"outcome": True, "n": 3}]
+    assert found == [{"outcome": ONE, "n": 3}]
 
 
 def test_model_says_what_serves(client):
     about = client.get("/model").json()
-    assert about["version"] == "1" and about["quality"] == {"roc_auc": 0.7} and about["from_disk"] and not about["registry_reachable"]
-    assert about["lookups_age_seconds"] > 0
+    assert about["version"] == "1" and about["quality"] == {DECIDING: 0.7} and about["from_disk"] and not about["registry_reachable"]
+    assert (about["lookups_age_seconds"] is None) == (about["lookups_until"] is None)
 
 
 def test_every_metric_is_documented_and_named_by_convention(client):
@@ -183,8 +185,9 @@ def test_every_metric_is_documented_and_named_by_convention(client):
 def test_features_and_scores_are_counted_in_the_references_buckets(running, client, records):
     of = lambda name: sum(value for labels, value in metric(client, "og_feature_values_total").items() if ("feature", name) in labels)
     client.post("/predict", json=records)
-    wait_until(lambda: of("temp") == lost(client))  # handed over once a second
-    assert of("minute") == of("temp") == sum(metric(client, "og_prediction_scores_total").values())
+    wait_until(lambda: of(FEATURES[0]) == lost(client))  # handed over once a second
+    assert of(FEATURES[0]) == of(FEATURES[-1])
+    assert of(FEATURES[0]) * len(score_names()) == sum(metric(client, "og_prediction_scores_total").values())
 
 
 def test_slow_and_half_open_callers_do_not_starve_others(running, client):

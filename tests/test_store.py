@@ -9,10 +9,9 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from og_project import features
 from og_project.config import root
 from og_project.data.contract import EXAMPLE
-from og_project.store import RETRY, StoreError, append, connect, create, parquet, query
+from og_project.store import RETRY, StoreError, append, connect, create, query
 
 SCHEMA = """
 -- a table of both engines
@@ -111,25 +110,6 @@ def test_processes_share_an_embedded_store(tmp_path):
     store = connect(f"chdb://{tmp_path}")
     create(store, SCHEMA)
     assert query(store, "SELECT count() AS n FROM trees")["n"][0].as_py() == 20
-
-
-def test_the_features_sql_gives_the_same_on_a_server(clickhouse, real):
-    "History is counted on the server as it is here: the same SQL, pushed down."
-    from og_project.data.contract import moment
-
-    server, here = connect(clickhouse.url, "hunter2"), connect()
-    rows = query(here, f"SELECT * FROM {parquet(real['records'])} WHERE toYYYYMM(sched_dep) = 201307")
-    columns = ", ".join(
-        "sched_dep DateTime64(6, 'UTC')" if n == "sched_dep"
-        else f"{n} Nullable({'String' if pa.types.is_string(t) else 'Int64' if pa.types.is_integer(t) else 'Float64'})"
-        for n, t in zip(rows.schema.names, rows.schema.types, strict=True)
-    )
-    create(server, f"CREATE TABLE IF NOT EXISTS records ({columns}) ENGINE = MergeTree ORDER BY sched_dep;")
-    append(server, "records", rows)
-    window = (moment("2013-07-03"), moment("2013-07-10"), 15)
-    counted = [features.history(server, "records", *window), features.history(here, parquet(real["records"]), *window)]
-    of_server, of_here = (c["history"].sort_by([(name, "ascending") for name in ("event", "by", "key", "hour")]) for c in counted)
-    assert of_server.equals(of_here) and of_here.num_rows > 1000
 
 
 def test_where_the_embedded_engine_is_not_installed_it_is_an_error_of_the_store(tmp_path):

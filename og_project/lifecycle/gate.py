@@ -240,20 +240,24 @@ class Unseen:
     def __str__(self)->str:
         return f"the {self.percent} percent of the keys that are the test part of both" if self.since is None else f"records later than {self.since}"
 
+# %% ../../nbs/14_gate.ipynb #f4893ee8
 def trained_until(model:Model)->datetime: # UTC
     "The last moment whose outcome the model saw: the end of its training and of what stopped it."
     ends = [datetime.fromisoformat(to) for part, (_, to, _) in model.encoder["windows"].items() if part != "test"]
     return max(ends).astimezone(UTC)
 
+# %% ../../nbs/14_gate.ipynb #58b32933
 def end_of(store:Store, records:str)->datetime: # UTC
     "The hour after the last record."
     return query(store, f"SELECT max({TIME}) + toIntervalHour(1) AS at FROM {records}")["at"][0].as_py()
 
+# %% ../../nbs/14_gate.ipynb #39b2ea04
 def unseen(store:Store, records:str, *models:Model)->Unseen:
     "What none of these models was trained on. Raises `StoreError`."
     if TIME is None: return Unseen(None, None, min(int(model.encoder["test_percent"]) for model in models))
     return Unseen(max(map(trained_until, models)), end_of(store, records))
 
+# %% ../../nbs/14_gate.ipynb #349b5a6b
 def fresh(store:Store, records:str, model:Model, which:Unseen, most:int)->tuple[pa.Table, np.ndarray, np.ndarray]:
     "Unseen records with a known outcome, at most so many, drawn evenly; their outcomes; what the model says of them."
     rows, matrix = past(store, records, model.lookups, which.since, which.until) # type: ignore[arg-type] # no times, none asked for
@@ -263,6 +267,7 @@ def fresh(store:Store, records:str, model:Model, which:Unseen, most:int)->tuple[
     rows = rows.take(pa.array(known))
     return rows, rows[TARGET].to_numpy(zero_copy_only=False), scores(model.estimator, matrix[known]) if len(known) else np.zeros(0)
 
+# %% ../../nbs/14_gate.ipynb #facbcafa
 def compare(rows:pa.Table, target:np.ndarray, ours:Candidate, theirs:Candidate, limits:GateSettings)->list[Check]:
     "All checks of a challenger (`ours`) against a champion on the same records."
     found = [check_contract(ours.folder, theirs.folder), check_answers(ours.folder), check_fresh(len(target), limits)]

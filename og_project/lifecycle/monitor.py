@@ -118,7 +118,7 @@ def outcome_kind()->pa.DataType:
 
 def known_outcomes(rows:pa.Table)->tuple[np.ndarray, np.ndarray, int]: # scores (n,) or (n, k); outcomes (n,); how many the task does not know
     "The outcomes that can be judged. One that is none of the task's is counted, and stops nothing."
-    said, seen = np.array(rows["said"].to_pylist(), float).reshape(len(rows), -1), np.array(rows["seen"].to_pylist(), object)
+    said, seen = np.array(rows["said"].to_pylist(), float).reshape(len(rows), len(SCORE)), np.array(rows["seen"].to_pylist(), object)
     known = np.isin(seen, CLASSES) if TASK == "multiclass" else np.array([value is not None and np.isfinite(value) for value in seen], bool)
     if TASK == "binary": known &= np.isin(seen, (0.0, 1.0))
     target = seen[known] if TASK == "multiclass" else seen[known].astype(bool if TASK == "binary" else float)
@@ -145,9 +145,9 @@ def live_quality(store:Store, version:str, since:datetime, until:datetime, regis
         from og_project.model.evaluate import score
     except ImportError: return found # the serving image has no scikit-learn
     found["calibration"] = scaled_calibration_error(target, said)
-    try: live = score(target, said)
+    try: live = {name: value for name, value in score(target, said).items() if value == value} # one class alone has no area under a curve
     except ValueError: return found # all of one class
-    return found | live | ({"gain": better(live, registered)} if registered.get(DECIDING) else {})
+    return found | live | ({"gain": better(live, registered)} if registered.get(DECIDING) and DECIDING in live else {})
 
 # %% ../../nbs/15_monitor.ipynb #29bb3bbc
 @dataclass(frozen=True)

@@ -208,18 +208,21 @@ def answers(columns:dict[str, np.ndarray])->list[dict[str, Any]]:
     values = [column.tolist() for column in columns.values()]
     return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
 
+# %% ../../nbs/05_estimator.ipynb #382db267
 def golden_records(folder:Path)->tuple[list[Record], list[dict[str, Any]]]: # and their answers
     "The golden rows of a model. Raises `ModelError` if they are none of this contract's."
     golden = json.loads((folder/"golden.json").read_text())
     try: return [Record(**row["record"]) for row in golden], [row["answer"] for row in golden]
     except ValidationError as e: raise ModelError(f"{folder}: made for another contract: {e.errors()[0]['loc']}") from None
 
+# %% ../../nbs/05_estimator.ipynb #e2e09ec9
 def same_answer(now:dict[str, Any], then:dict[str, Any])->bool:
     "Numbers to six digits, all else exactly."
     if now.keys() != then.keys(): return False
     close = lambda a, b: np.isclose(a, b, rtol=1e-6, atol=1e-9) if isinstance(a, float) and isinstance(b, int | float) else a == b
     return all(close(value, then[name]) for name, value in now.items())
 
+# %% ../../nbs/05_estimator.ipynb #781b0eb2
 def check_golden(model:Model, folder:Path)->int: # How many rows
     "Ask the model its golden rows. Raises `ModelError` if one gets another answer than it got when the model was made."
     records, before = golden_records(folder)
@@ -280,6 +283,7 @@ def save(
         (folder/f"{name}.json").write_text(json.dumps(value, indent=1))
     seal(folder)
 
+# %% ../../nbs/05_estimator.ipynb #6cfc64e1
 def load(folder:Path)->Model:
     "Open a model folder. Raises `ModelError` unless every file is the one that its manifest lists."
     fingerprint = verify(folder)

@@ -23,6 +23,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
 from ..data.contract import Answer
@@ -177,27 +178,29 @@ async def read_parts(file:Any, size:int=2**20)->AsyncIterator[bytes]:
         while part := await asyncio.to_thread(file.read, size): yield part
 
 # %% ../../nbs/38_handlers.ipynb #7b30eae9
-def read_outcomes(body:bytes)->tuple[list[Any], list[dict[str, str]]]: # those of `Feedback`; what was refused: id, status, detail
+def read_outcomes(body:bytes)->tuple[list[Any], dict[int, dict[str, str]]]: # those of `Feedback`; place -> what was refused: id, status, detail
     "The outcomes of a report. One bad item of a list is refused by itself. Raises `pydantic.ValidationError` if nothing is left."
     whole = body if body.lstrip()[:1] == b"[" else b"[" + body + b"]"
-    try: return OUTCOMES.validate_json(whole), []
+    try: return OUTCOMES.validate_json(whole), {}
     except ValidationError as e:
         places = {d["loc"][0]: d for d in reversed(e.errors(include_url=False)) if d["loc"]}
-        listed = places and orjson.loads(whole) # it is a list: only its items are wrong
+        listed = places and from_json(whole) # it is a list: only its items are wrong
         if not listed or len(places) == len(listed) or len(listed) > 10_000: raise
     good = [ONE.validate_python(item) for i, item in enumerate(listed) if i not in places]
-    name = lambda i: str(listed[i].get("id", ""))[:100] if isinstance(listed[i], dict) else ""
-    why = lambda d: f"{'.'.join(map(str, d['loc'][1:]))}: {d['msg']}"
-    return good, [{"id": name(i), "status": "refused", "detail": f"item {i}: {why(d)}"} for i, d in sorted(places.items())]
+    name = lambda i: str(listed[i].get("id") or "")[:100] if isinstance(listed[i], dict) else ""
+    why = lambda d: ": ".join([*map(str, d["loc"][1:]), d["msg"]])
+    return good, {i: {"id": name(i), "status": "refused", "detail": f"item {i}: {why(d)}"} for i, d in sorted(places.items())}
 
+# %% ../../nbs/38_handlers.ipynb #cc8da920
 async def take_outcomes(service:Service, request:Request)->Response:
     "Answer a report of outcomes."
     kind_of(request, JSON)
     body, state = await body_of(service, request), request.scope["state"]
-    def render(results:list[dict[str, str]], refused:list[dict[str, str]])->Response:
+    def render(results:list[dict[str, str]], refused:dict[int, dict[str, str]])->Response:
+        for place, item in refused.items(): results.insert(place, item) # in the order in which they came
         unknown = any(item["status"] == "unknown" for item in results)
         more = {"detail": "no prediction has these ids; if one was made in the last seconds by another replica, send it again"} if unknown else {}
-        return reply({"request_id": state["request_id"], "results": results + refused, **more}, 207 if unknown or refused else 200)
+        return reply({"request_id": state["request_id"], "results": results, **more}, 207 if unknown or refused else 200)
     async def work(repeat:tuple[str, str]|None)->Response:
         check_nodes(body, service.config.serve.max_records)
         items, refused = read_outcomes(body)
@@ -205,7 +208,7 @@ async def take_outcomes(service:Service, request:Request)->Response:
         report = Report(items, state["request_id"], partial(render, refused=refused), repeat, state["permit"])
         try: results, response = await asyncio.to_thread(record_outcomes, service, report)
         except StoreError: raise Refused(503, "the store is away, and nothing was kept: send it again later", retry_after="30") from None
-        for item in results + refused: service.metrics["og_feedback_total"].labels(item["status"]).inc()
+        for item in results: service.metrics["og_feedback_total"].labels(item["status"]).inc()
         return response
     return await once(service, request, body, work)
 

@@ -1,4 +1,4 @@
-"The pipeline without notebooks: the exported functions in their order, in one process. For `bench/pipeline.py`."
+"The pipeline without notebooks: the exported functions in their order, in one process. For `bench/problem/pipeline.py`."
 import json
 import tempfile
 import time

@@ -1,6 +1,6 @@
 """What helped and what did not: the model of nbs/06_train.ipynb with parts left out or added, on the features that the pipeline left.
 
-usage: python bench/ablation.py     (after make pipeline)"""
+usage: python bench/problem/ablation.py     (after make pipeline)"""
 import numpy as np
 import pyarrow.parquet as pq
 from sklearn.isotonic import IsotonicRegression

@@ -1,7 +1,7 @@
 """How the data work grows: ingest and features on 1, 10 and 30 times the flights of 2013 (10 million), and the same features in pandas.
 
 The year is repeated with dates shifted by whole weeks. Each measurement is a process of its own; memory is its peak resident set.
-usage: python bench/growth.py [ours] [TIMES ...]     (`ours`: without pandas)"""
+usage: python bench/problem/growth.py [ours] [TIMES ...]     (`ours`: without pandas)"""
 import json
 import subprocess
 import sys

@@ -1,7 +1,7 @@
 """What the runners cost: `ploomber build` and `dvc repro` from nothing, and with nothing to do, against one plain Python
 process that calls the same exported functions in the same order. Every run is on all 336,776 flights.
 
-usage: python bench/pipeline.py [ROUNDS]"""
+usage: python bench/problem/pipeline.py [ROUNDS]"""
 import json
 import os
 import shutil
@@ -12,8 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-PLAIN = ROOT / "bench" / "plain.py"
+ROOT = Path(__file__).resolve().parents[2]
+PLAIN = Path(__file__).with_name("plain.py")
 ENV = os.environ | {"PLOOMBER_STATS_ENABLED": "false", "DVC_NO_ANALYTICS": "true", "MLFLOW_DISABLE_TELEMETRY": "true",
                     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 

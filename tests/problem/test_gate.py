@@ -1,13 +1,10 @@
-"""The gate on real flights: a better model passes; each bad one is stopped by the check that is meant for it.
-
-The ledger and the commands around it, on a registry of their own."""
+"The gate on real flights: a better model passes; each bad one is stopped by the check that is meant for it."
 import json
 import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,30 +12,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
-from conftest import PARAMS, small_project, wait_until
+from conftest import PARAMS, save_model
 
-from og_project.cli import REFUSED, og
 from og_project.config import GateSettings
 from og_project.data.contract import Record, moment
 from og_project.features import FEATURES
 from og_project.lifecycle import gate
-from og_project.lifecycle.gate import Candidate, Check, check_latency, compare, fresh, trained_until
+from og_project.lifecycle.gate import Candidate, Check, Unseen, check_latency, compare, fresh, trained_until
 from og_project.model import estimator, train
 from og_project.store import connect, parquet
 
-QUICK = {"OG_GATE__MIN_ROWS": "500", "OG_GATE__MAX_LOSS": "0.05", "OG_GATE__CALIBRATION": "0.3", "OG_GATE__LATENCY": "3", "OG_GATE__SIZE": "3",
-         "OG_GATE__REPEATS": "20", "OG_GATE__MOST_ROWS": "3000"}
 LIMITS = GateSettings(repeats=40, most_rows=6_000)
 SAID: dict[str, tuple[pa.Table, np.ndarray, np.ndarray]] = {}  # trees -> the fresh records, their outcomes, and what the trees say
 
 
 def made(real: dict[str, Path], folder: Path, parts: dict[str, pa.Table], **params) -> Path:
     "A sealed model of these parts, which says what it was trained on."
-    booster, _ = estimator.fit(parts["train"], parts["valid"], PARAMS | params)
-    windows = {name: [str(of(part["sched_dep"]).as_py()) for of in (pc.min, pc.max)] + [part.num_rows] for name, part in parts.items()}
-    records = pq.read_table(real["records"])
-    estimator.save(folder, booster, real["lookups"], records.slice(records.num_rows - 20), threshold=0.3, windows=windows)
+    fitted, _ = estimator.fit(parts["train"], parts["valid"], PARAMS | params)
+    save_model(folder, real, fitted, parts)
     return folder
 
 
@@ -56,7 +47,7 @@ def good(real, parts, tmp_path_factory) -> Path:
 def asked(real: dict[str, Path], folder: Path, version: str) -> tuple[pa.Table, np.ndarray, Candidate]:
     model, trees = estimator.load(folder), (folder / "booster.txt").read_text()
     if trees not in SAID:
-        SAID[trees] = fresh(connect(), parquet(real["records"]), model, trained_until(model), moment("2014-01-01"), LIMITS.most_rows)
+        SAID[trees] = fresh(connect(), parquet(real["records"]), model, Unseen(trained_until(model), moment("2014-01-01")), LIMITS.most_rows)
     rows, target, score = SAID[trees]
     return rows, target, Candidate(version, model, folder, score)
 
@@ -78,7 +69,7 @@ def test_both_are_asked_about_the_same_records_later_than_their_training(real, g
 
 def test_what_the_gate_shows_a_model_is_what_training_showed_it(real, parts, good):
     model = estimator.load(good)
-    _, _, score = fresh(connect(), parquet(real["records"]), model, moment("2013-12-01"), moment("2013-12-03"), 10**9)
+    _, _, score = fresh(connect(), parquet(real["records"]), model, Unseen(moment("2013-12-01"), moment("2013-12-03")), 10**9)
     days = parts["test"].filter((pc.field("sched_dep") > moment("2013-12-01")) & (pc.field("sched_dep") < moment("2013-12-03")))
     matrix = np.stack([days[name].to_numpy() for name in FEATURES], axis=1)
     np.testing.assert_array_equal(score, estimator.scores(model.estimator, matrix))
@@ -157,97 +148,6 @@ def test_a_handful_of_fresh_records_is_stopped_by_fresh(real, good, tmp_path):
     (rows, target, new), (_, _, old) = (asked(real, folder, "1") for folder in (good, good))
     few = compare(rows[:50], target[:50], replace(new, score=new.score[:50]), replace(old, score=old.score[:50]), LIMITS)
     assert refused({check.name: check for check in few}) == {"fresh"}
-
-
-# --- the commands, on a project of their own -----------------------------------------------------------------------
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    "A champion trained until December, and what comes after."
-    made = small_project(tmp_path_factory.mktemp("lifecycle") / "copy")
-    for stage in ("ingest", "features", "train"):
-        made.run("og", "run", stage, "-p", "until", "2013-12-01")
-    made.run("og", "run", "evaluate")
-    assert "none yet: og promote 1" in made.run("og", "register").stdout
-    made.run("og", "promote", "--reason", "the first")
-    return made
-
-
-def said(project, *command: str, code: int = 0, **more: str):
-    done = project.run("og", *command, "--json", check=False, **more)
-    assert done.returncode == code, done.stdout + done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.mark.slow
-def test_retrain_gate_promote_and_roll_back_under_load(project):
-    import httpx
-
-    for stage in ("ingest", "features", "train"):
-        project.run("og", "run", stage, "-p", "until", "2014-01-01")
-    project.run("og", "run", "evaluate")
-    assert said(project, "register")["version"] == "2"
-    # given: nobody has asked the gate
-    assert "has no verdict" in project.run("og", "promote", check=False).stderr
-    # when: it is asked
-    verdict = said(project, "gate", **QUICK)
-    assert verdict["passed"] and verdict["against"] == "1" and {check["name"] for check in verdict["checks"]} >= {"quality", "slices", "latency"}
-    assert "<svg" not in (page := (project.folder / "reports/gate.html").read_text()) and "data:image/svg+xml" in page
-    from mlflow import MlflowClient
-
-    version = MlflowClient(f"sqlite:///{project.folder}/mlflow.db").get_model_version("og_project", "2")
-    assert version.tags["verdict"] == "passed" and version.tags["report"].endswith(".html")
-    assert {"gate.quality.low"} <= MlflowClient(f"sqlite:///{project.folder}/mlflow.db").get_run(version.run_id).data.metrics.keys()
-    # then: the service takes it, and gives it back, and fails nobody
-    with project.serving(OG_SERVE__WATCH_SECONDS="0.5") as url:
-        example = httpx.get(f"{url}/openapi.json").json()["components"]["schemas"]["Record"]["examples"][0]
-
-        def asked() -> str:
-            reply = httpx.post(f"{url}/predict", json=example)
-            assert reply.status_code == 200, reply.text
-            return reply.json()["model_version"]
-
-        assert asked() == "1"
-        assert said(project, "promote", "--reason", "retrained")["to_version"] == "2"
-        wait_until(lambda: asked() == "2")
-        assert said(project, "rollback", "--reason", "a test")["to_version"] == "1"
-        wait_until(lambda: asked() == "1")
-    past = said(project, "history")
-    assert [(c["kind"], c["from_version"], c["to_version"]) for c in past] == [("promote", "", "1"), ("promote", "1", "2"), ("rollback", "2", "1")]
-    between = datetime.fromisoformat(past[1]["at"]).astimezone(UTC)
-    assert said(project, "history", "--at", between.isoformat())["to_version"] == "2"
-    assert "nothing served then" in project.run("og", "history", "--at", "2001-01-01").stdout
-
-
-@pytest.mark.slow
-def test_a_refused_version_is_not_promoted_unless_somebody_says_why(project):
-    project.run("og", "run", "train", "-p", "until", "2014-01-01", OG_MODEL='{"objective": "binary", "num_boost_round": 2, "num_leaves": 3}')
-    project.run("og", "run", "evaluate")
-    worst = said(project, "register")["version"]
-    refusal = project.run("og", "gate", check=False, **QUICK)
-    assert refusal.returncode == REFUSED and "REFUSED quality" in refusal.stdout and "needed:" in refusal.stdout
-    verdict = json.loads((project.folder / "reports/gate.json").read_text())
-    assert verdict["version"] == worst and "quality" in {check["name"] for check in verdict["checks"] if not check["passed"]}
-    assert f"version {worst} was refused" in project.run("og", "promote", check=False).stderr
-    assert said(project, "gate", OG_GATE__MODE="dry-run", **QUICK)["passed"] is False
-    assert said(project, "gate", OG_GATE__MODE="off")["passed"] is True
-    assert "say why" in project.run("og", "promote", "--force", check=False).stderr
-    assert said(project, "promote", "--force", "--reason", "to see what happens")["verdict"] == "refused"
-    assert said(project, "rollback")["to_version"] == "1"
-
-
-def test_every_limit_has_its_reason():
-    from og_project.config import root
-
-    lines = [line for line in (root() / "config/gate.yml").read_text().splitlines() if not line.startswith("#")]
-    assert {line.split(":")[0] for line in lines} == set(GateSettings.model_fields)
-    assert all(len(line.split("#")[1]) > 30 for line in lines)
-
-
-@pytest.mark.parametrize("verb", ["register", "gate", "promote", "rollback", "history"])
-def test_help_teaches(verb):
-    text = CliRunner().invoke(og, [verb, "--help"]).output
-    assert "--json" in text and len(text) > 250
 
 
 # --- beside busy neighbours ------------------------------------------------------------------------------------------

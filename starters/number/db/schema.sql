@@ -1,0 +1,81 @@
+-- Generated from the contract by `make dag`; do not edit.
+
+CREATE TABLE IF NOT EXISTS records (
+    month DateTime64(6, 'UTC'),
+    symbol String,
+    price Float64,
+    price_1 Nullable(Float64),
+    price_2 Nullable(Float64),
+    price_3 Nullable(Float64),
+    price_next Nullable(Float64)
+) ENGINE = MergeTree
+ORDER BY (month, symbol)
+SETTINGS non_replicated_deduplication_window = 100;
+
+CREATE TABLE IF NOT EXISTS predictions (
+    prediction_id String,
+    request_id String,
+    predicted_at DateTime64(6, 'UTC'),
+    model_version String,
+    lookups_until DateTime64(6, 'UTC'),
+    idempotency_key String,
+    idempotency_answer String,
+    month DateTime64(6, 'UTC'),
+    symbol String,
+    price Float64,
+    price_1 Nullable(Float64),
+    price_2 Nullable(Float64),
+    price_3 Nullable(Float64),
+    move Float64,
+    features Array(Float32),
+    INDEX by_id prediction_id TYPE bloom_filter(0.001) GRANULARITY 4,
+    INDEX by_key idempotency_key TYPE bloom_filter(0.001) GRANULARITY 4
+) ENGINE = MergeTree
+PARTITION BY toYYYYMM(predicted_at)
+ORDER BY (predicted_at, prediction_id)
+TTL toDateTime(predicted_at) + toIntervalDay(365)
+SETTINGS non_replicated_deduplication_window = 10000;
+
+CREATE TABLE IF NOT EXISTS feedback (
+    prediction_id String,
+    outcome Float64,
+    received_at DateTime64(6, 'UTC'),
+    request_id String,
+    idempotency_key String,
+    idempotency_answer String,
+    INDEX by_id prediction_id TYPE bloom_filter(0.001) GRANULARITY 4,
+    INDEX by_key idempotency_key TYPE bloom_filter(0.001) GRANULARITY 4
+) ENGINE = MergeTree
+PARTITION BY toYYYYMM(received_at)
+ORDER BY (prediction_id, received_at)
+TTL toDateTime(received_at) + toIntervalDay(365)
+SETTINGS non_replicated_deduplication_window = 10000;
+
+CREATE TABLE IF NOT EXISTS promotions (
+    at DateTime64(6, 'UTC'),
+    model String,
+    kind String,
+    from_version String,
+    to_version String,
+    who String,
+    verdict String,
+    reason String
+) ENGINE = MergeTree
+ORDER BY (model, at)
+SETTINGS non_replicated_deduplication_window = 100;
+
+CREATE TABLE IF NOT EXISTS logs (
+    at DateTime64(3, 'UTC'),
+    level String,
+    service String,
+    logger String,
+    message String,
+    request_id String,
+    run_id String,
+    model_version String,
+    line String
+) ENGINE = MergeTree
+PARTITION BY toYYYYMM(at)
+ORDER BY (service, at)
+TTL toDateTime(at) + toIntervalDay(30)
+SETTINGS non_replicated_deduplication_window = 100;
