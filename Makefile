@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS = true
 export MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline test quick image image-test stack-test airflow-test gitlab-test lint lint-lock lint-secrets lint-vulnerabilities export starters dag lock serve lab mlflow bench clean
+.PHONY: help setup pipeline test quick image image-test stack-test airflow-test gitlab-test lint lint-lock lint-secrets lint-vulnerabilities export dag lock serve lab mlflow bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,7 @@ lint: setup ## check style, types, notebooks and package in step, graph in step,
 	@before=$$($(SOURCES)); $(BIN)/nbdev_export; $(BIN)/og clean >/dev/null; test "$$before" = "$$($(SOURCES))" || \
 		{ echo "notebooks were not clean, or the package was not what they export; it is now: see git diff"; exit 1; }
 	@$(BIN)/og dag --check
+	@$(QUIET) $(BIN)/og check
 	@$(BIN)/python monitoring/dashboards.py --check
 	@$(BIN)/check-jsonschema -q --builtin-schema vendor.gitlab-ci .gitlab-ci.yml
 	@$(BIN)/hadolint Dockerfile
@@ -106,9 +107,6 @@ export: setup ## write the package from the notebooks, and into those that chang
 	@$(BIN)/nbdev_export
 	@$(BIN)/og clean
 	@notebooks="$$($(CHANGED))"; test -z "$$notebooks" || $(BIN)/og outputs $$notebooks
-
-starters: setup ## write what is made of each starter (starters/make.py), in some minutes
-	@$(BIN)/python starters/make.py
 
 dag: setup ## write dvc.yaml and db/schema.sql from pipeline.yaml and the contract
 	@$(BIN)/og dag

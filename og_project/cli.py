@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['AS_JSON', 'REFUSED', 'og', 'concerns', 'note', 'plain_errors', 'parsed', 'run', 'generated', 'dag', 'clean',
            'outputs', 'quality_table', 'said', 'register', 'gate', 'moved', 'promote', 'rollback', 'history', 'key',
-           'hashed', 'tables', 'load', 'with_tables', 'monitor', 'new', 'named_champion', 'smoke', 'serve', 'trigger']
+           'hashed', 'tables', 'load', 'with_tables', 'monitor', 'check', 'new', 'named_champion', 'smoke', 'serve',
+           'trigger']
 
 # %% ../nbs/50_cli.ipynb #57600c21
 import json
@@ -300,7 +301,7 @@ def load(source:str)->None:
     A table that has rows stays as it is. Example: OG_ENV=test og load package"""
     from og_project.data import ingest
     fill = getattr(ingest, "load", None)
-    if fill is None: raise ProjectError("nbs/03_ingest.ipynb has no `load`: this problem's tables are filled by others")
+    if fill is None: return click.echo("nothing to load: nbs/03_ingest.ipynb reads its source itself, or others fill its tables (it has no `load`)")
     added = fill(settings().model_copy(update={"source": source}))
     click.echo("\n".join(f"{table:12} {rows:>9,} rows" if rows else f"{table:12} had rows already" for table, rows in added.items()))
 
@@ -327,6 +328,18 @@ def monitor(once:bool, as_json:bool)->None:
     report = watcher.check()
     if report is None: return said(None, "there is no champion with a reference to compare with: make pipeline", as_json)
     said(watching.to_dict(report), watching.summary(report), as_json)
+
+# %% ../nbs/50_cli.ipynb #f4269fa6
+@og.command()
+@plain_errors
+def check()->None:
+    """Hold the problem's notebooks (02 to 07) against what the platform asks of them, and try them on the demo frame.
+
+    Each thing that does not fit is told with its notebook and cell, and what to do. In `make lint`. Example: og check"""
+    from og_project.serving import check as checks
+    found = checks.check(lambda what: click.echo(f"ok      {what}"))
+    if found: raise click.ClickException("\n\n" + "\n\n".join(map(str, found)))
+    click.echo("the notebooks of the problem fit")
 
 # %% ../nbs/50_cli.ipynb #a9d15f26
 @og.command()

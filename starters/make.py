@@ -1,7 +1,7 @@
 """What is made of each starter is kept beside it, since a new project is made with nothing installed: the modules that its notebooks
 export, dvc.yaml, db/schema.sql, and what the platform's examples show on its problem (outputs.json).
 
-usage: python starters/make.py [--check] [STARTER ...]      (in the environment; `make starters`)"""
+usage: python starters/make.py [--check] [STARTER ...]      (in the environment)"""
 import json
 import os
 import shutil
@@ -83,7 +83,7 @@ def main() -> None:
                 if not check:
                     (ROOT / place).unlink()
     if check and stale:
-        sys.exit(f"not as their notebooks make them: {', '.join(stale)}; run make starters")
+        sys.exit(f"not as their notebooks make them: {', '.join(stale)}; run python starters/make.py")
     print(f"{len(stale)} files written" if not check else "the starters are in step")
 
 

@@ -51,7 +51,7 @@ def renames(name:str)->list[tuple[re.Pattern[str], str]]:
     first = lambda text: re.compile(rf"(?<![A-Za-z0-9]){text}")
     whole = [(first("og_project"), package), (first("og-project"), dashed), (first("OG_PROJECT"), package.upper()), (first("OG project"), title)]
     begun = [(first("OG_"), package.upper() + "_"), (first("og_"), package + "_"), (first("og-"), dashed + "-")]
-    return [*whole, *begun, (alone("OG"), title), (alone("og"), package)]
+    return [*whole, *begun, (alone("OG"), package.upper()), (alone("og"), package)]
 
 def renamed(text:str, name:str)->str:
     "A text of the template as the project has it."
