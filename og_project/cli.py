@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['AS_JSON', 'REFUSED', 'og', 'concerns', 'note', 'plain_errors', 'parsed', 'run', 'generated', 'dag', 'clean',
            'outputs', 'quality_table', 'said', 'register', 'gate', 'moved', 'promote', 'rollback', 'history', 'key',
-           'hashed', 'tables', 'load', 'with_tables', 'monitor', 'check', 'new', 'named_champion', 'smoke', 'serve',
-           'trigger']
+           'hashed', 'tables', 'load', 'with_tables', 'monitor', 'named_champion', 'smoke', 'serve', 'trigger', 'check',
+           'new']
 
 # %% ../nbs/50_cli.ipynb #57600c21
 import json
@@ -329,31 +329,6 @@ def monitor(once:bool, as_json:bool)->None:
     if report is None: return said(None, "there is no champion with a reference to compare with: make pipeline", as_json)
     said(watching.to_dict(report), watching.summary(report), as_json)
 
-# %% ../nbs/50_cli.ipynb #f4269fa6
-@og.command()
-@plain_errors
-def check()->None:
-    """Hold the problem's notebooks (02 to 07) against what the platform asks of them, and try them on the demo frame.
-
-    Each thing that does not fit is told with its notebook and cell, and what to do. In `make lint`. Example: og check"""
-    from og_project.serving import check as checks
-    found = checks.check(lambda what: click.echo(f"ok      {what}"))
-    if found: raise click.ClickException("\n\n" + "\n\n".join(map(str, found)))
-    click.echo("the notebooks of the problem fit")
-
-# %% ../nbs/50_cli.ipynb #a9d15f26
-@og.command()
-@click.argument("name")
-@click.option("--problem", default="classes", show_default=True, help="What it begins with (docs/your-own-problem.md).")
-@click.option("--at", type=click.Path(path_type=Path), help="The folder to make; else NAME, beside the template.")
-@plain_errors
-def new(name:str, problem:str, at:Path|None)->None:
-    """Make a project of your own from this template: its files under another NAME, a small problem on real data to replace, a git repository.
-
-    Package, command, images, dashboards, settings and documents bear the name. Example: og new bike-rides --problem number --at ../bike-rides"""
-    from og_project.lifecycle import template
-    if template.main([name, "--problem", problem, *(["--at", str(at)] if at else [])]): raise SystemExit(1)
-
 # %% ../nbs/50_cli.ipynb #9cf73737
 def named_champion(config:Any)->str: # "3"
     "The champion's version. Raises `RegistryError` without one."
@@ -409,3 +384,28 @@ def trigger()->None:
     app = create_app(config)
     log_json("trigger")
     uvicorn.run(app, host=config.trigger.host, port=config.trigger.port, log_config=None, access_log=False)
+
+# %% ../nbs/50_cli.ipynb #f4269fa6
+@og.command()
+@plain_errors
+def check()->None:
+    """Hold the problem's notebooks (02 to 07) against what the platform asks of them, and try them on the demo frame.
+
+    Each thing that does not fit is told with its notebook and cell, and what to do. In `make lint`. Example: og check"""
+    from og_project.serving import check as checks
+    found = checks.check(lambda what: click.echo(f"ok      {what}"))
+    if found: raise click.ClickException("\n\n" + "\n\n".join(map(str, found)))
+    click.echo("the notebooks of the problem fit")
+
+# %% ../nbs/50_cli.ipynb #a9d15f26
+@og.command()
+@click.argument("name")
+@click.option("--problem", default="classes", show_default=True, help="What it begins with (docs/your-own-problem.md).")
+@click.option("--at", type=click.Path(path_type=Path), help="The folder to make; else NAME, beside the template.")
+@plain_errors
+def new(name:str, problem:str, at:Path|None)->None:
+    """Make a project of your own from this template: its files under another NAME, a small problem on real data to replace, a git repository.
+
+    Package, command, images, dashboards, settings and documents bear the name. Example: og new bike-rides --problem number --at ../bike-rides"""
+    from og_project.lifecycle import template
+    if template.main([name, "--problem", problem, *(["--at", str(at)] if at else [])]): raise SystemExit(1)
