@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS = true
 export MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline test quick image image-test stack-test airflow-test gitlab-test lint lint-lock lint-secrets lint-vulnerabilities export dag lock serve lab mlflow bench clean
+.PHONY: help setup pipeline test quick image image-test stack-test starters-test airflow-test gitlab-test lint lint-lock lint-secrets lint-vulnerabilities export dag lock serve lab mlflow bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ image-test: setup image ## run the serving image in Docker and ask it
 stack-test: setup ## run the whole stack in Docker, with the faults it has to survive (twenty minutes)
 	@DOCKER_BUILDKIT=1 $(DOCKER) build -q -f tests/stack/Dockerfile -t og-project-stand-ins tests
 	@STACK=1 $(BIN)/pytest --durations 20 tests/test_stack.py
+
+starters-test: setup ## make a project of every starter, and do in it what its owner would (ten minutes)
+	@STARTERS=1 $(BIN)/pytest --durations 10 tests/test_starters.py
 
 airflow-test: setup ## retrain on a real Airflow, in an environment of its own (five minutes)
 	@test -x build/airflow/bin/airflow || $(UV) venv -q --python $(BIN)/python build/airflow

@@ -6,12 +6,14 @@
 __all__ = ['AS_JSON', 'REFUSED', 'og', 'concerns', 'note', 'plain_errors', 'parsed', 'run', 'generated', 'dag', 'clean',
            'outputs', 'quality_table', 'said', 'register', 'gate', 'moved', 'promote', 'rollback', 'history', 'key',
            'hashed', 'tables', 'load', 'with_tables', 'monitor', 'named_champion', 'smoke', 'serve', 'trigger', 'check',
-           'new']
+           'new', 'passes', 'update']
 
 # %% ../nbs/50_cli.ipynb #57600c21
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -409,3 +411,34 @@ def new(name:str, problem:str, at:Path|None)->None:
     Package, command, images, dashboards, settings and documents bear the name. Example: og new bike-rides --problem number --at ../bike-rides"""
     from og_project.lifecycle import template
     if template.main([name, "--problem", problem, *(["--at", str(at)] if at else [])]): raise SystemExit(1)
+
+# %% ../nbs/50_cli.ipynb #c87609f7
+def passes()->None:
+    "What must hold before an update is committed: made files made anew, `make lint`, `make test`."
+    from og_project.lifecycle.template import TemplateError
+    here = lambda name: str(Path(sys.executable).with_name(name))
+    for command in ([here("nbdev_export")], [here("og"), "dag"], ["make", "lint"], ["make", "test"]):
+        click.echo(f"... {' '.join(command)}")
+        if subprocess.run(command, cwd=root()).returncode:
+            raise TemplateError(f"`{' '.join(command)}` fails after the merge: mend it and call --finish, or --abort")
+
+@og.command()
+@click.argument("tag", required=False)
+@click.option("--from", "source", envvar="TEMPLATE", help="The template: an address or a folder, also as the variable TEMPLATE.")
+@click.option("--check", "look", is_flag=True, help="Only tell which files of the platform were changed here, and why.")
+@click.option("--finish", is_flag=True, help="After conflicts were mended.")
+@click.option("--abort", "back", is_flag=True, help="Put everything back.")
+@plain_errors
+def update(tag:str|None, source:str|None, look:bool, finish:bool, back:bool)->None:
+    """Merge what the template learned since, at TAG (its newest one), into this project: the problem stays, the rest is merged and tested.
+
+    Nothing is committed before lint and tests pass. Example: og update v2 --from https://git.example/template.git"""
+    from og_project.lifecycle import update as updates
+    from og_project.lifecycle.template import TemplateError
+    try:
+        if look: return click.echo("\n".join(f"{name}: {why}" for name, why in updates.changed(root()).items()) or "the platform is the template's")
+        if back: return updates.abort(root())
+        if finish: return click.echo(updates.finish(updates.project_of(root()), passes))
+        if not source: raise TemplateError("name the template with --from, or in the variable TEMPLATE")
+        click.echo(updates.update(root(), source, tag, passes))
+    except TemplateError as e: raise click.ClickException(str(e)) from None

@@ -73,12 +73,13 @@ def test_a_refused_version_is_not_promoted_unless_somebody_says_why(project):
     project.run("og", "run", "train", "-p", "until", problem.WHOLE, OG_MODEL='{"num_boost_round": 1, "num_leaves": 3, "learning_rate": 0.001}')
     project.run("og", "run", "evaluate")
     worst = said(project, "register")["version"]
-    refusal = project.run("og", "gate", check=False, **QUICK)
+    strict = QUICK | {"OG_GATE__MAX_LOSS": "0"}
+    refusal = project.run("og", "gate", check=False, **strict)
     assert refusal.returncode == REFUSED and "REFUSED quality" in refusal.stdout and "needed:" in refusal.stdout
     verdict = json.loads((project.folder / "reports/gate.json").read_text())
     assert verdict["version"] == worst and "quality" in {check["name"] for check in verdict["checks"] if not check["passed"]}
     assert f"version {worst} was refused" in project.run("og", "promote", check=False).stderr
-    assert said(project, "gate", OG_GATE__MODE="dry-run", **QUICK)["passed"] is False
+    assert said(project, "gate", OG_GATE__MODE="dry-run", **strict)["passed"] is False
     assert said(project, "gate", OG_GATE__MODE="off")["passed"] is True
     assert "say why" in project.run("og", "promote", "--force", check=False).stderr
     assert said(project, "promote", "--force", "--reason", "to see what happens")["verdict"] == "refused"

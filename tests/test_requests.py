@@ -233,8 +233,7 @@ def packed(table: pa.Table, **options: Any) -> bytes:
 
 def v2_bomb(kind: str, size: int) -> tuple[bytes, dict[str, str]]:
     "A tensor that is as long as its request."
-    name = next(name for name, datatype in INPUTS.items() if datatype == "INT64")
-    head = json.dumps({"inputs": [{"name": name, "datatype": kind, "shape": [size], "parameters": {"binary_data_size": size}}]}).encode()
+    head = json.dumps({"inputs": [{"name": LIMITED, "datatype": kind, "shape": [size], "parameters": {"binary_data_size": size}}]}).encode()
     return head + bytes(size), {"inference_header_content_length": str(len(head))}
 
 

@@ -65,7 +65,7 @@ def test_a_request_id_is_in_answer_headers_and_log(running, client):
     wait_until(lambda: any(line.get("http.request.id") == "call-17" for line in running.lines()))
     line = next(line for line in running.lines() if line.get("http.request.id") == "call-17")
     assert line["og.model_version"] == "1" and line["og.records"] == 1 and line["http.response.status_code"] == 200
-    assert not any(str(value) in json.dumps(line) for value in (EXAMPLE["dewp"], EXAMPLE["pressure"]))
+    assert not any(str(value) in json.dumps(line) for value in EXAMPLE.values() if len(str(value)) > 4)
     odd = client.post("/predict", json=EXAMPLE, headers={"x-request-id": "a b\tc"}).headers["x-request-id"]
     assert len(odd) == 32  # one that could break a log is not taken over
 
@@ -112,7 +112,7 @@ def metric(client, name: str) -> dict:
 @pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b'{"a":' * 50_000, b"\xff\xfe", b"null", b"[]x", b'{"a": NaN}', b"[{}]" * 2])
 def test_what_is_no_json_is_told_so(client, body):
     reply = client.post("/predict", content=body, headers={"content-type": "application/json"})
-    assert reply.status_code == 422 and "Traceback" not in reply.text and len(reply.text) < 2000
+    assert reply.status_code in (413, 422) and "Traceback" not in reply.text and len(reply.text) < 2000
 
 
 def test_limits_have_their_own_answers(running, client):

@@ -130,6 +130,7 @@ def content(name:str, text:str, files:dict[str, Path], packages:list[str])->str:
     read = lambda place: files[place].read_text() if place in files else None
     if name.endswith(".md"): text = re.sub(BLOCK.format("template"), "", text) # what is said of the template alone
     if name == "README.md": return readme_of(text, read("README.problem.md"))
+    if name.endswith(".md") and "README.problem.md" in files: return re.sub(BLOCK.format("problem"), "", text)
     if "README.problem.md" in files and name.startswith(("settings.ini", "requirements")): return without(text, packages)
     if name.startswith("nbs/") and (shown := read("outputs.json")): return with_outputs(text, json.loads(shown).get(name.removeprefix("nbs/"), {}))
     return text

@@ -10,7 +10,7 @@ from og_project.data.contract import Record
 from og_project.store import connect, write
 
 PRODUCTS = ("raw", "records", "rejected", "features", "lookups")  # what `make_products` makes
-WORDS = r"scanner|\bink\b"  # not in the platform
+WORDS = r"scanner|written digit|load_digits"  # not in the platform
 FIRST, EARLIER, BETWEEN, WHOLE = "2020-01-01", "2021-01-01", "2022-01-01", ""  # `until` of four trainings; the last one sees all
 TABLE = ""  # a table of the source on a server: there is none
 STRANGE = {"row_1": 128}  # what the reference never saw

@@ -23,7 +23,7 @@ TARGET = "move"
 Symbol = Literal["AAPL", "ADBE", "AMZN", "DELL", "GOOGL", "IBM", "MSFT", "NASDAQ", "SP500", "XRX"]
 Price = Annotated[float, Field(gt=0, le=1_000_000, strict=True)]
 EXAMPLE: dict[str, Any] = {
-    "month": "2021-03-01T00:00:00Z", "symbol": "MSFT", "price": 235.77, "price_1": 232.38, "price_2": 231.96, "price_3": 222.42,
+    "month": "2021-03-01T00:00:00Z", "symbol": "MSFT", "price": 233.32, "price_1": 229.44, "price_2": 229.02, "price_3": 219.6,
 }
 
 # %% ../../nbs/02_contract.ipynb #2b7c8ac6

@@ -10,7 +10,7 @@ from og_project.data.contract import KEY, Record, moment
 from og_project.store import connect, write
 
 PRODUCTS = ("raw", "records", "rejected", "features", "lookups")  # what `make_products` makes
-WORDS = r"\bprices?\b|stock market|\bsymbol\b|Nasdaq|AAPL"  # not in the platform
+WORDS = r"Stocks\.csv|symbol = |Nasdaq|AAPL|price_1"  # not in the platform
 FIRST, EARLIER, BETWEEN, WHOLE = "2019-06-01", "2020-06-01", "2021-06-01", "2022-06-01"  # `until` of four trainings; the last one sees all
 TABLE = ""  # a table of the source on a server: there is none
 STRANGE = {"price": 1000.0, "price_1": 1.0}  # what the reference never saw

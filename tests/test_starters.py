@@ -1,0 +1,99 @@
+"""Every starter, made into a project under another name, goes through what its owner would do: set up, pipeline, lint, the notebooks' tests, the
+quick tests, the sample of a change, the service, drift and the gate. `make starters-test` runs it: STARTERS says so."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import free_port, wait_until
+
+from og_project.config import root
+from og_project.lifecycle.template import new, starters
+
+OTHERS = list(starters(root())["problems"])[1:]
+pytestmark = pytest.mark.skipif("STARTERS" not in os.environ, reason="make starters-test sets STARTERS")
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def project(request, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("starters") / request.param
+    new("bike-rides", request.param, folder, root())
+    return folder
+
+
+def run(folder: Path, *command: str, check: bool = True, **more: str) -> str:
+    "A command as in a fresh shell; what was installed for the template is not on its path."
+    kept = ("HOME", "LANG", "PATH", "UV_CACHE_DIR", "PIP_CACHE_DIR")
+    clean = {name: value for name, value in os.environ.items() if name in kept or "proxy" in name.lower()}
+    path = ":".join(part for part in clean["PATH"].split(":") if not part.startswith(str(root())))
+    env = clean | {"PATH": f"{folder}/.venv/bin:{path}", "OMP_NUM_THREADS": "1"} | more
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert not check or done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout + done.stderr
+
+
+def test_the_main_job(project):
+    assert "champion    version 1" in run(project, "make", "pipeline")
+
+
+def test_lint(project):
+    assert "All checks passed" in run(project, "make", "lint")
+    assert run(project, "git", "status", "--porcelain", "--", "nbs", "bike_rides", "db").strip() == ""
+
+
+def test_the_notebooks(project):
+    run(project, "nbdev_test", "--n_workers", "2")
+
+
+def test_the_quick_tests(project):
+    assert " failed" not in run(project, "pytest", "-q", "-m", "not slow and not server")
+
+
+def test_the_sample_of_a_change(project):
+    run(project, "git", "add", "-A")
+    run(project, "git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "-qm", "run")
+    said = run(project, "python", ".ci/sample.py", "template")
+    assert "| metric | before | now | change |" in said and "+0.0000" in said
+
+
+def test_service_feedback_drift_and_gate(project):
+    port = str(free_port())
+    env = {"BIKE_RIDES_SERVE__PORT": port, "BIKE_RIDES_JOURNAL__SHIP_SECONDS": "0.2"}
+    with (project / "service.log").open("wb") as log:
+        server = subprocess.Popen([project / ".venv/bin/bike_rides", "serve"], cwd=project, env=os.environ | env, stdout=log, stderr=log)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            wait_until(lambda: client.get("/health/ready").status_code == 200, server)
+            example = client.get("/openapi.json").json()["components"]["schemas"]["Record"]["examples"][0]
+            answers = client.post("/predict?explain=true", json=[example] * 3).json()["predictions"]
+            assert len(answers[0]["reasons"]) > 0
+            ids = [row["id"] for row in client.post("/predict", json=[example] * 300).json()["predictions"]]
+            outcome = {"regression": 3.5, "binary": True, "multiclass": "3"}[task(project)]
+            reports = [{"id": name, "outcome": outcome} for name in ids[:9]]
+            reply = client.post("/feedback", json=[*reports, {"id": ids[9], "outcome": ["no", "outcome"]}])
+            assert reply.status_code == 207 and [item["status"] for item in reply.json()["results"]] == ["recorded"] * 9 + ["refused"]
+            for path in ("/invocations",):
+                assert client.post(path, json={"dataframe_records": [example]}).status_code == 200
+            wait_until(lambda: client.get("/drift").json()["quality"].get("outcomes") == 9)
+    finally:
+        server.terminate()
+        server.wait(60)
+    report = json.loads(run(project, "bike_rides", "monitor", "--once", "--json").strip().splitlines()[-1])
+    assert report["rows"] >= 300 and max(d["psi"] for d in report["drift"]) > 1
+    for command in (["run", "train", "-p", "seed", "2"], ["run", "evaluate"], ["register"]):
+        run(project, "bike_rides", *command)
+    said = run(project, "bike_rides", "gate", check=False)
+    assert "version 2 passed" in said or "version 2 refused" in said or "is the champion already" in said, said
+
+
+def task(project: Path) -> str:
+    return run(project, "python", "-c", "from bike_rides.data.contract import TASK; print(TASK)").strip()
+
+
+def test_what_is_made_of_it_is_in_step(project):
+    "In the template: what a project is made of with nothing installed is what its notebooks make."
+    done = subprocess.run([sys.executable, "starters/make.py", "--check", project.name], cwd=root(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
