@@ -6,14 +6,12 @@
 __all__ = ['AS_JSON', 'REFUSED', 'og', 'concerns', 'note', 'plain_errors', 'parsed', 'run', 'generated', 'dag', 'clean',
            'outputs', 'quality_table', 'said', 'register', 'gate', 'moved', 'promote', 'rollback', 'history', 'key',
            'hashed', 'tables', 'load', 'with_tables', 'monitor', 'named_champion', 'smoke', 'serve', 'trigger', 'check',
-           'new', 'passes', 'update']
+           'new', 'contract', 'update']
 
 # %% ../nbs/50_cli.ipynb #57600c21
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -412,16 +410,26 @@ def new(name:str, problem:str, at:Path|None)->None:
     from og_project.lifecycle import template
     if template.main([name, "--problem", problem, *(["--at", str(at)] if at else [])]): raise SystemExit(1)
 
-# %% ../nbs/50_cli.ipynb #c87609f7
-def passes()->None:
-    "What must hold before an update is committed: made files made anew, `make lint`, `make test`."
-    from og_project.lifecycle.template import TemplateError
-    here = lambda name: str(Path(sys.executable).with_name(name))
-    for command in ([here("nbdev_export")], [here("og"), "dag"], ["make", "lint"], ["make", "test"]):
-        click.echo(f"... {' '.join(command)}")
-        if subprocess.run(command, cwd=root()).returncode:
-            raise TemplateError(f"`{' '.join(command)}` fails after the merge: mend it and call --finish, or --abort")
+# %% ../nbs/50_cli.ipynb #f8589774
+@og.command()
+@click.option("--against", metavar="REV", help="Compare with the contract at a revision of git; exit code 3 if callers would break.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it to a file.")
+@plain_errors
+def contract(against:str|None, out:Path|None)->None:
+    """The data contract in the Open Data Contract Standard (ODCS 3.2): types, ranges, rules of rejection, personal fields, retention.
 
+    With --against, what older callers and readers would lose. Examples: og contract --out contract.odcs.yaml; og contract --against origin/main"""
+    from og_project.lifecycle import odcs
+    if against:
+        found = odcs.broken(odcs.contract_at(against))
+        if found: click.echo("\n".join(["callers would break:", *(f"  {text}" for text in found)]), err=True)
+        else: click.echo(f"whoever was served by the contract of {against} is served by this one")
+        raise SystemExit(REFUSED if found else 0)
+    text = odcs.as_yaml(settings())
+    if out: out.write_text(text)
+    else: click.echo(text, nl=False)
+
+# %% ../nbs/50_cli.ipynb #c87609f7
 @og.command()
 @click.argument("tag", required=False)
 @click.option("--from", "source", envvar="TEMPLATE", help="The template: an address or a folder, also as the variable TEMPLATE.")
@@ -438,7 +446,7 @@ def update(tag:str|None, source:str|None, look:bool, finish:bool, back:bool)->No
     try:
         if look: return click.echo("\n".join(f"{name}: {why}" for name, why in updates.changed(root()).items()) or "the platform is the template's")
         if back: return updates.abort(root())
-        if finish: return click.echo(updates.finish(updates.project_of(root()), passes))
+        if finish: return click.echo(updates.finish(updates.project_of(root()), updates.passes(root(), click.echo)))
         if not source: raise TemplateError("name the template with --from, or in the variable TEMPLATE")
-        click.echo(updates.update(root(), source, tag, passes))
+        click.echo(updates.update(root(), source, tag, updates.passes(root(), click.echo)))
     except TemplateError as e: raise click.ClickException(str(e)) from None

@@ -1,9 +1,13 @@
 "One declaration, two checkers: pydantic for requests, SQL for tables. They must agree on every record."
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import yaml
 from fields import LIMITED, TOO_MUCH
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -101,3 +105,33 @@ def test_the_property_can_fail(folder):
 def test_every_field_says_what_it_means(name):
     assert Record.model_fields[name].description, f"{name} has no description"
     assert name in EXAMPLE or not Record.model_fields[name].is_required()
+
+
+def test_the_data_contract_is_one_of_the_open_standard(tmp_path):
+    "By the standard's own schema, as its package ships it."
+    from importlib.resources import files
+
+    from og_project.config import settings as of
+    from og_project.lifecycle.odcs import as_yaml
+
+    (tmp_path / "contract.odcs.yaml").write_text(as_yaml(of("local")))
+    schema = files("open_data_contract_standard").joinpath("schema.json")
+    command = [Path(sys.executable).with_name("check-jsonschema"), "--schemafile", str(schema), tmp_path / "contract.odcs.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    found = yaml.safe_load((tmp_path / "contract.odcs.yaml").read_text())
+    assert found["apiVersion"] == "v3.2.0" and [part["name"] for part in found["schema"]] == ["records", "request", "answer"]
+    assert {rule["name"] for rule in found["schema"][0]["quality"]} == set(conditions(LabelledRecord))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]), st.integers(-3, 3)),
+       st.dictionaries(st.sampled_from(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]), st.integers(-3, 3)))
+def test_a_field_that_is_said_to_take_what_it_took_does(now, was):
+    from og_project.lifecycle.gate import takes
+
+    inside = lambda spec, value: (spec.get("minimum", -9) <= value <= spec.get("maximum", 9)  # noqa: E731
+                                  and spec.get("exclusiveMinimum", -99) < value < spec.get("exclusiveMaximum", 99))
+    if takes({"type": "number"} | now, {"type": "number"} | was):
+        values = [value / 2 for value in range(-16, 17)]
+        assert all(inside(now, value) for value in values if inside(was, value))

@@ -137,6 +137,7 @@ def test_what_cannot_run_is_one_line_that_says_where_and_what_to_do(small, edit,
     path.write_text(good)
 
 
+@pytest.mark.skipif(not problem.WHOLE, reason="this problem has no days")
 def test_a_day_without_quotes_is_one_line_that_says_so(small):
     env = small.folder / "env.yaml"
     good = env.read_text()

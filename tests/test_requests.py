@@ -137,7 +137,7 @@ def test_feedback_that_timed_out_is_not_kept(site, clickhouse):
     made = httpx.post(site.url + "/predict", json=EXAMPLE).json()["predictions"][0]["id"]
     wait_until(lambda: query(store, "SELECT count() AS n FROM predictions")["n"][0].as_py() == 1)
     clickhouse.process.send_signal(signal.SIGSTOP)  # it is there, and does not answer in time
-    reply = httpx.post(site.url + "/feedback", json={"id": made, "outcome": True}, timeout=60)
+    reply = httpx.post(site.url + "/feedback", json={"id": made, "outcome": ONE}, timeout=60)
     clickhouse.process.send_signal(signal.SIGCONT)
     assert reply.status_code == 503
     assert httpx.post(site.url + "/predict", json=EXAMPLE).status_code == 200
@@ -174,7 +174,7 @@ def test_an_outcome_sent_again_gets_the_same_bytes(client):
     say = lambda key, outcome: post(client, "/feedback", {"id": made, "outcome": outcome}, idempotency_key=key)
     first, again = say("o-1", True), say("o-1", True)
     assert first.content == again.content and b'"recorded"' in first.content and say("o-1", False).status_code == 422
-    unknown = [post(client, "/feedback", {"id": "unheard", "outcome": True}, idempotency_key="o-2") for _ in range(2)]
+    unknown = [post(client, "/feedback", {"id": "unheard", "outcome": ONE}, idempotency_key="o-2") for _ in range(2)]
     assert unknown[0].content == unknown[1].content and [reply.status_code for reply in unknown] == [207, 207]
 
 

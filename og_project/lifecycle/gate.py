@@ -6,9 +6,10 @@
 __all__ = ['DECIDING', 'SIGN', 'EMPTY_SLICES', 'STYLE', 'Check', 'Candidate', 'better', 'gain', 'interval', 'share', 'nothing',
            'check_fresh', 'check_quality', 'check_leak', 'slice_fields', 'slices_of', 'check_slices',
            'calibration_columns', 'deciles', 'scaled_calibration_error', 'check_calibration', 'cpu_seconds',
-           'ratio_interval', 'cost_ratio', 'check_latency', 'size_of', 'check_size', 'narrowed', 'check_contract',
-           'check_answers', 'Unseen', 'trained_until', 'end_of', 'unseen', 'fresh', 'compare', 'Verdict', 'to_dict',
-           'drawing', 'pictures', 'word_of', 'page', 'GateError', 'opened_model', 'judge', 'keep', 'gate', 'summary']
+           'ratio_interval', 'cost_ratio', 'check_latency', 'size_of', 'check_size', 'limit', 'takes', 'narrowed',
+           'widened', 'check_contract', 'check_answers', 'Unseen', 'trained_until', 'end_of', 'unseen', 'fresh',
+           'compare', 'Verdict', 'to_dict', 'drawing', 'pictures', 'word_of', 'page', 'GateError', 'opened_model',
+           'judge', 'keep', 'gate', 'summary']
 
 # %% ../../nbs/14_gate.ipynb #43511e07
 import base64
@@ -205,24 +206,49 @@ def check_size(ours:Path, theirs:Path, limits:GateSettings)->Check:
     return Check("size", new <= limits.size * old, said, needed, {"bytes": new, "champion": old})
 
 # %% ../../nbs/14_gate.ipynb #6dcc22d4
+def limit(spec:dict[str, Any], end:str, sign:int)->tuple[float, bool]: # `end`: "inimum" or "aximum"; the larger, the narrower
+    "The end of a range, and whether it is outside of it."
+    found = [(sign * spec[name], name.startswith("ex")) for name in ("m" + end, "exclusiveM" + end) if name in spec]
+    return max(found, default=(float("-inf"), False))
+
+def takes(now:dict[str, Any], was:dict[str, Any])->bool: # JSON schemas of a field
+    "Does a field take every value that it took?"
+    kinds = lambda spec: {kind["type"]: kind for kind in spec.get("anyOf", [spec])}
+    new, old = kinds(now), kinds(was)
+    if not {"number" if kind == "integer" and "number" in new else kind for kind in old} <= new.keys(): return False
+    for kind, before in old.items():
+        after = new.get(kind) or new["number"]
+        if after.get("format") != before.get("format") or after.get("pattern") not in (None, before.get("pattern")): return False
+        if "enum" in after and not set(before.get("enum", [None])) <= set(after["enum"]): return False
+        if any(limit(after, end, sign) > limit(before, end, sign) for end, sign in (("inimum", 1), ("aximum", -1))): return False
+    return True
+
+# %% ../../nbs/14_gate.ipynb #0b88aae5
 def narrowed(old:dict[str, Any], new:dict[str, Any])->list[str]: # JSON schemas of two records
-    "What a caller of the old record could not send, or would have to send, under the new one."
+    "What a caller of the old record could not send, or would have to send, under the new one. A wider range is no loss."
     was, now = old["properties"], new["properties"]
-    bare = lambda spec: {k: v for k, v in spec.items() if k not in ("description", "title", "default", "examples")}
     gone = [f"{name} is gone" for name in was if name not in now]
     asked = [f"{name} has to be given" for name in new.get("required", []) if name not in old.get("required", [])]
-    other = [f"{name} has another type or range" for name in was if name in now and bare(was[name]) != bare(now[name])]
-    return gone + asked + other
+    return gone + asked + [f"{name} has another type or range" for name in was if name in now and not takes(now[name], was[name])]
 
+# %% ../../nbs/14_gate.ipynb #ce3a4e99
+def widened(old:dict[str, Any], new:dict[str, Any])->list[str]: # JSON schemas of two answers
+    "What a reader of the old answer would miss, or could not read, in the new one. A field more is no loss."
+    was, now = old["properties"], new["properties"]
+    gone = [f"{name} is gone" for name in was if name not in now]
+    return gone + [f"{name} has another type or range" for name in was if name in now and not takes(was[name], now[name])]
+
+# %% ../../nbs/14_gate.ipynb #f5741cfd
 def check_contract(ours:Path, theirs:Path|None)->Check:
     "Is it made for this code's contract, and for the champion's callers?"
     new = json.loads((ours/"contract.json").read_text())
     found = [] if new["record"] == Record.model_json_schema() else ["it was made for another contract than this code's"]
     if theirs:
         old = json.loads((theirs/"contract.json").read_text())
-        found += narrowed(old["record"], new["record"]) + [f"the answer: {text}" for text in narrowed(old["answer"], new["answer"])]
+        found += narrowed(old["record"], new["record"]) + [f"the answer: {text}" for text in widened(old["answer"], new["answer"])]
     return Check("contract", not found, "; ".join(found) or "the same fields, types and ranges", "one that takes all that the champion's takes")
 
+# %% ../../nbs/14_gate.ipynb #1f32daa6
 def check_answers(ours:Path)->Check:
     "Does it still give its golden rows the answers that they got when it was made?"
     try: count = check_golden(load(ours), ours)

@@ -73,7 +73,7 @@ def rename_notebook(text:str, name:str)->str:
     return json.dumps(inside(notebook), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 # %% ../../nbs/43_template.ipynb #7c17d6e1
-TEMPLATE_ONLY = ("starters/", "tests/test_starters.py", "tests/test_template.py", "dvc.lock", "CHANGELOG.md") # not taken
+TEMPLATE_ONLY = ("starters/", "tests/test_starters.py", "tests/test_template.py", "tests/test_update.py", "dvc.lock", "CHANGELOG.md") # not taken
 OF_THE_PROBLEM = ("tests/problem/", "bench/problem/", "docs/benchmarks.md") # not taken with a starter, which brings its own
 MADE = (".git", ".venv", "build", "data", "models", "reports", "journal", "mlflow.db", "mlartifacts", "__pycache__", ".ipynb_checkpoints")
 
