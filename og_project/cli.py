@@ -6,7 +6,7 @@
 __all__ = ['AS_JSON', 'REFUSED', 'og', 'concerns', 'note', 'plain_errors', 'parsed', 'run', 'generated', 'dag', 'clean',
            'outputs', 'quality_table', 'said', 'register', 'gate', 'moved', 'promote', 'rollback', 'history', 'key',
            'hashed', 'tables', 'load', 'with_tables', 'monitor', 'named_champion', 'smoke', 'serve', 'trigger', 'check',
-           'new', 'contract', 'update']
+           'new', 'analytical_note', 'contract', 'update']
 
 # %% ../nbs/50_cli.ipynb #57600c21
 import json
@@ -409,6 +409,14 @@ def new(name:str, problem:str, at:Path|None)->None:
     Package, command, images, dashboards, settings and documents bear the name. Example: og new bike-rides --problem number --at ../bike-rides"""
     from og_project.lifecycle import template
     if template.main([name, "--problem", problem, *(["--at", str(at)] if at else [])]): raise SystemExit(1)
+
+# %% ../nbs/50_cli.ipynb #7974ab8d
+@og.command("note")
+@plain_errors
+def analytical_note()->None:
+    "Write the analytical note of the last run, for whoever signs: docs/note.md, docs/note.ru.md and a page, reports/note.html. Example: og note"
+    from og_project.lifecycle import note as notes
+    click.echo("\n".join(str(path.relative_to(root())) for path in notes.write_notes(settings())))
 
 # %% ../nbs/50_cli.ipynb #f8589774
 @og.command()

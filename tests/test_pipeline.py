@@ -4,6 +4,7 @@ The tests of this file run in their order, on the state that the ones before the
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -190,6 +191,20 @@ def test_a_registered_version_says_where_it_came_from(project):
     # the same model again is the same version
     assert f"version {version.version}" in project.run("og", "register").stdout
     assert len(mlflow.search_model_versions("name='og_project'")) == 2
+
+
+def test_the_note_says_the_same_in_both_languages_and_opens(project, browser):
+    project.run("og", "note")
+    texts = [(project.folder / f"docs/{name}").read_text() for name in ("note.md", "note.ru.md")]
+    numbers = [re.findall(r"\d+(?:\.\d+)?", text) for text in texts]
+    assert numbers[0] == numbers[1] and len(numbers[0]) > 20 and DECIDING in texts[1]
+    heads = [re.findall(r"(?m)^#+ ", text) for text in texts]
+    assert heads[0] == heads[1] and "import" not in texts[0]
+    page = browser.new_page()
+    page.goto((project.folder / "reports/note.html").as_uri())
+    assert page.locator("section").count() == 2 and page.locator("table").count() >= 6
+    assert page.locator("h1").all_inner_texts()[0] == "Analytical note"
+    page.close()
 
 
 def test_mlflows_pages_of_run_and_version_say_what_the_model_is(project, browser):

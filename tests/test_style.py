@@ -168,7 +168,7 @@ def listed(*places: str) -> list[Path]:
 
 
 OF_THE_PROBLEM = re.compile(r"(tests|bench)/problem/|tests/test_template|starters/|nbs/(0[23457]|index)|og_project/(data|model|features|_modidx)|"
-                            r"docs/(benchmarks|decisions/)|README|CHANGELOG|requirements|settings.ini|env.yaml|pipeline.yaml|dvc\.|db/schema|config/base")
+                            r"docs/(benchmarks|note|decisions/)|README|CHANGELOG|requirements|settings.ini|env.yaml|pipeline.yaml|dvc\.|db/schema|config/base")
 
 
 def test_the_platform_never_names_the_problem():
