@@ -21,8 +21,8 @@ from .template import RECORD, WHO, TemplateError, git
 
 # %% ../../nbs/44_update.ipynb #11bc100d
 PROBLEM = ("nbs/02_contract.ipynb", "nbs/03_ingest.ipynb", "nbs/04_features.ipynb", "nbs/07_evaluate.ipynb", "nbs/index.ipynb", "tests/problem",
-           "bench/problem", "env.yaml", "pipeline.yaml", "config/base.yml", "config/gate.yml", "README.md", "CHANGELOG.md", "docs/benchmarks.md",
-           "docs/note.md", "docs/note.ru.md", "dvc.lock")
+           "bench/problem", "env.yaml", "pipeline.yaml", "config/base.yml", "config/gate.yml", "README.md", "README.ru.md", "CHANGELOG.md",
+           "docs/benchmarks.md", "docs/note.md", "docs/note.ru.md", "dvc.lock")
 MADE = ("{package}", "dvc.yaml", "db/schema.sql") # from the notebooks and the graph
 
 def whose(path:str, package:str)->str: # "problem", "made", "platform"
