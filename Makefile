@@ -82,6 +82,7 @@ lint: setup ## check style, types, notebooks and package in step, graph in step,
 	@$(BIN)/og dag --check
 	@$(QUIET) $(BIN)/og check
 	@$(BIN)/python monitoring/dashboards.py --check
+	@$(BIN)/python .ci/component.py --check
 	@$(BIN)/check-jsonschema -q --builtin-schema vendor.gitlab-ci .gitlab-ci.yml
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/shellcheck .ci/run .ci/hooks setup.sh tests/stack/*.sh

@@ -100,6 +100,22 @@ def test_a_change_runs_what_it_needs(checkout, branch, merge_request, expected):
     assert names == expected
 
 
+@pytest.mark.slow
+@needs_local
+def test_the_component_has_the_same_jobs(checkout):
+    "A project that includes it, with an image of its own."
+    whole = local(checkout, "change", "--list", merge_request=True)
+    checkout.run("git", "checkout", "-qb", "included", "change")
+    include = {"include": [{"local": "templates/service.yml", "inputs": {"image": "python:3.11-slim"}}]}
+    (checkout.folder / ".gitlab-ci.yml").write_text(yaml.safe_dump(include))
+    git(checkout, "commit", "-qam", "included")
+    listed = lambda text: {line.split()[0] for line in text.splitlines() if line.split() and line.split()[0] in JOBS}  # noqa: E731
+    found = listed(local(checkout, "included", "--list", merge_request=True)) - {"vulnerabilities"}  # asked because the file itself changed
+    assert found == listed(whole) and len(found) > 4
+    assert "python:3.11-slim" in local(checkout, "included", "--preview", merge_request=True)
+    checkout.run("git", "checkout", "-q", "change")
+
+
 @pytest.mark.skipif("GITLAB_DOCKER" not in os.environ, reason="GITLAB_DOCKER says that a Docker engine is there")
 @pytest.mark.parametrize("job, merge_request", [("tests", True), ("secrets", False)])
 @pytest.mark.slow
