@@ -108,3 +108,33 @@ def test_smoke_says_what_is_wrong(running):
         smoke("http://127.0.0.1:9", seconds=0.5)
     with pytest.raises(SmokeError, match="took longer than 0 s"):
         watch(running.url, "", 5, max_p99=0.0)
+
+
+def test_a_slow_check_does_not_take_the_place_of_a_newer_one(monkeypatch):
+    "The service checks by itself and when somebody asks; a check that began before outcomes came ended after one that had seen them."
+    from threading import Event, Thread
+
+    from og_project.config import settings
+    from og_project.lifecycle import monitor as module
+
+    began, go, seen = Event(), Event(), [0]
+
+    def check(*_):
+        outcomes = seen[0]
+        if not began.is_set():
+            began.set()
+            go.wait(60)
+        return outcomes
+
+    monkeypatch.setattr(module, "check", check)
+    monitor = module.Monitor(settings("local"), lambda: None, lambda: ("1", {}, {}))
+    slow = Thread(target=monitor.check)
+    slow.start()
+    began.wait(60)
+    seen[0] = 500
+    asked = Thread(target=monitor.check)
+    asked.start()
+    go.set()
+    slow.join(60)
+    asked.join(60)
+    assert monitor.report == 500

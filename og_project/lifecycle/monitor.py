@@ -298,15 +298,17 @@ class Monitor(Collector):
         self.model = model or partial(watched_model, config)
         self.report: Report | None = None
         self.failures, self.checked = 0, 0.0
+        self.lock = threading.Lock() # one check at a time: an older one that is slow must not take the place of a newer one
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
     def check(self)->Report|None: # `None`: there is no champion with a reference
         "Look once. Raises `StoreError`, `RegistryError`, `ModelError`."
-        self.checked = time.monotonic()
-        found = self.model()
-        if found: self.report = check(self.config, self.store(), *found)
-        return self.report
+        with self.lock:
+            self.checked = time.monotonic()
+            found = self.model()
+            if found: self.report = check(self.config, self.store(), *found)
+            return self.report
 
     def attempt(self)->None:
         "Look; say so when that begins to fail, and when it is over."
