@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from og_project.lifecycle.template import files_of, laid
+from og_project.lifecycle.template import content, files_of, laid
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = json.loads((ROOT / "starters/starters.json").read_text())
@@ -19,9 +19,12 @@ TEMPLATES = [name for name in OWN["problems"] if (ROOT / "starters" / name).is_d
 
 def lay(name: str, folder: Path) -> None:
     "The files of a project with this starter, under the template's own name."
-    for place, source in laid(ROOT, name).items():
+    files = laid(ROOT, name)
+    for place, source in files.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, folder / place)
+        if place.endswith(".ipynb"):
+            (folder / place).write_text(content(place, source.read_text(), files, []))
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
 
 

@@ -301,12 +301,12 @@ def test_nothing_on_disk_and_no_registry_is_live_but_not_ready(site):
 
 
 def test_a_damaged_copy_on_disk_does_not_serve(site):
-    booster = site.folder / "models/versions/1/booster.txt"
-    booster.write_text(booster.read_text() + " ")
+    file = site.folder / "models/versions/1/contract.json"
+    file.write_text(file.read_text() + " ")
     site.start(ready=False)
     time.sleep(0.5)
     assert httpx.get(site.url + "/health/ready").status_code == 503
-    assert any("booster.txt" in line["message"] for line in site.lines() if line.get("log.level") == "error")
+    assert any("contract.json" in line["message"] for line in site.lines() if line.get("log.level") == "error")
 
 
 def test_several_workers_count_as_one(site, records):

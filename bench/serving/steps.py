@@ -41,7 +41,7 @@ def steps(count: int, model, folder: Path) -> dict[str, float]:
     rows = read_json(body)
     table = rows_table(rows)
     matrix = build_features(table, model.features)
-    score = scores(model.booster, matrix)
+    score = scores(model.estimator, matrix)
     given, schema = answer(score, model.encoder["threshold"]), journal_schema()
     entry = Entry(new_ids(count), pa.repeat("0" * 32, count), "1", datetime.now(UTC), table, matrix, given)
     journals = {name: Journal(JournalSettings(folder=str(folder / name), durability=name, budget_mb=1e6)) for name in ("machine", "process")}
@@ -49,7 +49,7 @@ def steps(count: int, model, folder: Path) -> dict[str, float]:
     scored = Scored(entry.ids, "1", given, matrix, None)
     found = {
         "JSON to checked records": micros(lambda: read_json(body)), "records to columns": micros(lambda: rows_table(rows)),
-        "features": micros(lambda: build_features(table, model.features)), "trees": micros(lambda: scores(model.booster, matrix)),
+        "features": micros(lambda: build_features(table, model.features)), "trees": micros(lambda: scores(model.estimator, matrix)),
         "ids": micros(lambda: new_ids(count)), "journal: columns to a batch": micros(lambda: batch_of(entry, schema)),
         "journal: written (process)": micros(lambda: journals["process"].write(entry)),
         "journal: on the disk (machine)": micros(lambda: journals["machine"].write(entry)),

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NAME', 'TAKEN', 'TEMPLATE_ONLY', 'OF_THE_PROBLEM', 'MADE', 'ABOUT', 'BLOCK', 'CHANGES', 'RECORD', 'WHO',
            'TemplateError', 'check_name', 'title_of', 'renames', 'renamed', 'rename_notebook', 'template_folder',
-           'starters', 'files_of', 'laid', 'readme_of', 'without', 'with_outputs', 'content', 'render', 'laid_out',
-           'longest', 'git', 'version_of', 'new', 'failed', 'main']
+           'starters', 'files_of', 'laid', 'readme_of', 'without', 'with_outputs', 'with_cells', 'content', 'render',
+           'laid_out', 'longest', 'git', 'version_of', 'new', 'failed', 'main']
 
 # %% ../../nbs/43_template.ipynb #fcb50a5a
 import argparse
@@ -126,6 +126,17 @@ def with_outputs(text:str, shown:dict[str, Any])->str: # cell id -> outputs
         if cell["id"] in shown: cell["outputs"] = shown[cell["id"]]
     return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
+# %% ../../nbs/43_template.ipynb #c2b04ecb
+def with_cells(text:str, cells:dict[str, str])->str: # cell id -> its text
+    "A notebook with other texts in some cells: a starter may bring another learner without a copy of the rest."
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        if cell["id"] in cells: cell["source"] = cells[cell["id"]].splitlines(keepends=True)
+    lost = set(cells) - {cell["id"] for cell in notebook["cells"]}
+    if lost: raise TemplateError(f"a starter changes cells that are not there: {', '.join(sorted(lost))}")
+    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+# %% ../../nbs/43_template.ipynb #9aa688f6
 def content(name:str, text:str, files:dict[str, Path], packages:list[str])->str: # `packages`: that another problem needs
     "A text file of the project, not yet renamed."
     read = lambda place: files[place].read_text() if place in files else None
@@ -133,7 +144,10 @@ def content(name:str, text:str, files:dict[str, Path], packages:list[str])->str:
     if name in ABOUT: return readme_of(text, read(ABOUT[name]))
     if name.endswith(".md") and "README.problem.md" in files: return re.sub(BLOCK.format("problem"), "", text)
     if "README.problem.md" in files and name.startswith(("settings.ini", "requirements")): return without(text, packages)
-    if name.startswith("nbs/") and (shown := read("outputs.json")): return with_outputs(text, json.loads(shown).get(name.removeprefix("nbs/"), {}))
+    if name.startswith("nbs/"):
+        of = lambda place: json.loads(read(place) or "{}").get(name.removeprefix("nbs/"), {})
+        if of("cells.json"): text = with_cells(text, of("cells.json"))
+        if of("outputs.json"): text = with_outputs(text, of("outputs.json"))
     return text
 
 # %% ../../nbs/43_template.ipynb #9667cf7f
@@ -147,7 +161,7 @@ def render(template:Path, folder:Path, name:str, problem:str)->int: # how many f
     files, packages = laid(template, problem), starters(template)["packages"]
     made = dict[str, Any]() # texts, or bytes
     for place, source in files.items():
-        if place in (*ABOUT.values(), "outputs.json"): continue
+        if place in (*ABOUT.values(), "outputs.json", "cells.json"): continue
         try: text = source.read_text()
         except UnicodeDecodeError: made[place] = source.read_bytes()
         else:

@@ -6,8 +6,8 @@
 __all__ = ['OBJECTIVES', 'RECORD', 'KINDS', 'SCORE', 'objective_of', 'dataset', 'rounds_shown', 'fit', 'ModelError', 'checksums',
            'seal', 'verify', 'Model', 'rows_table', 'scores', 'score_names', 'score_columns', 'demo_scores', 'predict',
            'contributions', 'explain', 'buckets', 'write_reference', 'read_reference', 'answers', 'golden_records',
-           'same_answer', 'check_golden', 'check_task', 'write_estimator', 'read_estimator', 'save', 'load',
-           'PythonFunction']
+           'same_answer', 'check_golden', 'check_task', 'write_estimator', 'read_estimator', 'rounds_of', 'importance',
+           'save', 'load', 'PythonFunction']
 
 # %% ../../nbs/05_estimator.ipynb #87eb65c1
 import hashlib
@@ -109,7 +109,7 @@ def verify(folder:Path)->str: # SHA-256 of the manifest: the model's fingerprint
 @dataclass(frozen=True)
 class Model:
     "A model ready to answer."
-    estimator: lgb.Booster  # whatever `fit` made
+    estimator: Any          # whatever `fit` made
     lookups: Any            # from `read_lookups`
     features: Features      # the same, made ready
     encoder: dict[str, Any] # what `encoder.json` says
@@ -125,6 +125,7 @@ def rows_table(
     values = [row.__dict__ for row in rows]
     return pa.Table.from_arrays([pa.array([row[name] for row in values], kind) for name, kind in KINDS()], schema=RECORD())
 
+# %% ../../nbs/05_estimator.ipynb #1762b82d
 def scores(
     estimator:lgb.Booster,
     matrix:np.ndarray, # (n, len(FEATURES)) float32
@@ -156,6 +157,7 @@ def predict(
     "Answer for records that were checked."
     return answer(scores(model.estimator, build_features(records, model.features)), model.encoder["threshold"])
 
+# %% ../../nbs/05_estimator.ipynb #afa0027a
 def contributions(
     estimator:lgb.Booster,
     matrix:np.ndarray, # (n, len(FEATURES)) float32
@@ -169,6 +171,7 @@ def contributions(
     top = np.argsort(-np.abs(added), axis=1)[:, :most]
     return [[(FEATURES[j], float(row[j]), float(of_row[j])) for j in js] for row, of_row, js in zip(matrix, added, top, strict=True)]
 
+# %% ../../nbs/05_estimator.ipynb #24214324
 def explain(
     model:Model,
     records:pa.Table, # (n,) rows with the contract's columns
@@ -254,14 +257,26 @@ def write_estimator(estimator:lgb.Booster, folder:Path)->None:
     "Keep what `fit` made, without pickle."
     estimator.save_model(folder/"booster.txt")
 
+# %% ../../nbs/05_estimator.ipynb #8c057042
 def read_estimator(folder:Path)->lgb.Booster:
     "What `write_estimator` kept. Its file was held against the manifest."
     return lgb.Booster(model_file=folder/"booster.txt")
 
+# %% ../../nbs/05_estimator.ipynb #6750219a
+def rounds_of(estimator:lgb.Booster)->int:
+    "The rounds after which training stopped."
+    return estimator.best_iteration
+
+# %% ../../nbs/05_estimator.ipynb #e567e0bd
+def importance(estimator:lgb.Booster)->np.ndarray: # (len(FEATURES),) shares, of 1 together
+    "What it leans on: the share of the total gain of each feature."
+    gain = estimator.feature_importance("gain")
+    return gain / (gain.sum() or 1)
+
 # %% ../../nbs/05_estimator.ipynb #55749a13
 def save(
     folder:Path,           # To be made
-    estimator:lgb.Booster,
+    estimator:Any,         # What `fit` made
     lookups:Path,          # Folder of the lookups, as Features left them
     golden:pa.Table,       # (k,) records whose answers shall be remembered
     **about:Any,           # More for `encoder.json`: at least `threshold`

@@ -35,7 +35,8 @@ ASKED: dict[str, dict[str, tuple[str, ...] | type]] = { # notebook -> name -> a 
                     "ready": ("lookups",), "refresh": ("store", "lookups", "about"), "as_of": ("lookups", "about"),
                     "past": ("store", "records", "lookups", "since", "until"), "demo_build": ()},
     "05_estimator": {"fit": ("train", "valid", "params", "seed"), "scores": ("estimator", "matrix"), "contributions": ("estimator", "matrix", "most"),
-                     "write_estimator": ("estimator", "folder"), "read_estimator": ("folder",)},
+                     "write_estimator": ("estimator", "folder"), "read_estimator": ("folder",), "rounds_of": ("estimator",),
+                     "importance": ("estimator",)},
     "06_train": {"split_as_trained": ("table", "encoder"), "demo_train": ()},
     "07_evaluate": {"METRICS": dict, "score": ("target", "said", "names")},
 }
