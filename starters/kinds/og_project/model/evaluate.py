@@ -49,7 +49,7 @@ def nearest_mean(train:pa.Table, test:pa.Table)->np.ndarray: # (n, len(CLASSES))
 BASELINES = {"nearest_mean": nearest_mean, "shares": shares}
 
 # %% ../../nbs/07_evaluate.ipynb #ef698794
-TITLE = "Which digit somebody wrote, from the ink of its rows and columns. Gradient boosted trees."
+TITLE = "Which digit somebody wrote, from the ink of its rows and columns. A logistic regression."
 LIMITS = """- Digits of 43 writers on a grid of eight by eight; another scanner needs another training."""
 
 def card(
