@@ -36,6 +36,8 @@ from og_project.model import estimator, train
 from og_project.serving.journal import schema_sql
 from og_project.store import connect, create, query
 
+for _name in ("connect", "read", "write", "pool"):  # httpx gives up after 5 s; no test depends on the machine's speed
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _name, 300.0)
 ENVIRONMENT = {"PLOOMBER_STATS_ENABLED": "false", "DVC_NO_ANALYTICS": "true", "MLFLOW_DISABLE_TELEMETRY": "true",
                "OMP_NUM_THREADS": "1"}  # a thread that waits for another spins: beside a busy process, twice the time
 PARAMS = {"num_leaves": 31, "num_boost_round": 60, "num_threads": 1}
