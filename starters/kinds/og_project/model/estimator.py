@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from ..config import ProjectError
@@ -125,7 +124,7 @@ def scores(
     matrix:np.ndarray, # (n, len(FEATURES)) float32
 )->np.ndarray:         # (n, len(CLASSES)) float64: probabilities
     "What the regression says."
-    raw = (standardised(estimator, matrix)[:, None, :] * estimator.weight).sum(2) + estimator.intercept # row by row: the same bits for one and for many
+    raw = (standardised(estimator, matrix)[:, None, :] * estimator.weight).sum(2) + estimator.intercept # the same bits for one row and for many
     raw = np.exp(raw - raw.max(1, keepdims=True))
     return raw / raw.sum(1, keepdims=True)
 
