@@ -150,8 +150,9 @@ def said(value:Any, text:str, as_json:bool)->None:
     "Say something to a machine or to a person."
     click.echo(json.dumps(value, default=str) if as_json else text)
 
+# %% ../nbs/50_cli.ipynb #f63388a4
 @og.command()
-@click.option("--promote-first", is_flag=True, help="Make it the champion if there is none yet.")
+@click.option("--promote-first", is_flag=True, help="Make it the champion if there is none that this contract can ask.")
 @AS_JSON
 @plain_errors
 def register(promote_first:bool, as_json:bool)->None:
@@ -163,10 +164,11 @@ def register(promote_first:bool, as_json:bool)->None:
     click.echo("recording the run in MLflow ...", err=as_json)
     with registry.reached(config): before = [v.version for v in registry.versions(registry.client(config, make=True), config)]
     version = registry.register(config)
-    known = " before: nothing is new (after `og run train` comes `og run evaluate`)" if version.version in before else ""
+    known = " before: nothing is new" if version.version in before else ""
     now = registry.champion(config)
-    if promote_first and now is None:
-        ledger.promote(config, version.version, "the first")
+    if promote_first and (now is None or registry.foreign(config, now)):
+        if now: click.echo(f"version {now.version} is of another contract and cannot serve: {version.version} takes its place", err=as_json)
+        ledger.promote(config, version.version, "the first", force=now is not None)
         now = registry.champion(config)
     metrics = json.loads(registry.only("metrics").read_text())
     lines = [f"\nQuality on the test part\n{quality_table(metrics)}\n",

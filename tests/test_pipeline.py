@@ -39,6 +39,7 @@ def edit(project: Project, notebook: str, old: str, new: str) -> None:
     "Change the text of a notebook, which must be there once."
     path = project.folder / "nbs" / notebook
     text = path.read_text()
+    old, new = (json.dumps(part, ensure_ascii=False)[1:-1] for part in (old, new))  # as it stands in the file
     assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {notebook}"
     path.write_text(text.replace(old, new))
 

@@ -2,6 +2,7 @@
 quick tests, the sample of a change, the service, drift and the gate. `make starters-test` runs it: STARTERS says so."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from conftest import free_port, wait_until
 
 from og_project.config import root
-from og_project.lifecycle.template import new, starters
+from og_project.lifecycle.template import new, render, starters
 
 OTHERS = list(starters(root())["problems"])[1:]
 pytestmark = pytest.mark.skipif("STARTERS" not in os.environ, reason="make starters-test sets STARTERS")
@@ -97,3 +98,17 @@ def test_what_is_made_of_it_is_in_step(project):
     "In the template: what a project is made of with nothing installed is what its notebooks make."
     done = subprocess.run([sys.executable, "starters/make.py", "--check", project.name], cwd=root(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_another_problem_takes_the_place_of_the_starters(project, tmp_path):
+    "As an owner does it: the notebooks of another problem, then the main job; its first model serves, whatever the starter's champion was."
+    if project.name != "number":
+        pytest.skip("once is enough")
+    render(root(), tmp_path / "other", "bike-rides", "classes")
+    for name in ("nbs", "config", "tests/problem", "bike_rides", "pipeline.yaml", "env.yaml"):
+        source = tmp_path / "other" / name
+        shutil.copytree(source, project / name, dirs_exist_ok=True) if source.is_dir() else shutil.copy(source, project / name)
+    said = run(project, "make", "export", "dag", "pipeline")
+    assert "is of another contract and cannot serve" in said and "champion    version 1\n" not in said
+    found = run(project, "bike_rides", "check", check=False)
+    assert "the notebooks of the problem fit" in found or "still the starter's" in found

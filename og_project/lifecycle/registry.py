@@ -6,7 +6,8 @@
 __all__ = ['CHAMPION', 'CHALLENGER', 'SCHEMES', 'MODEL_DATA', 'RegistryError', 'redacted', 'place_of', 'has_registry', 'client',
            'experiment', 'commit', 'data_hash', 'flat', 'products', 'only', 'made_with', 'recording', 'record_curve',
            'record_stage', 'locked_requirements', 'signature', 'record_model', 'record', 'reached', 'suppress_existing',
-           'versions', 'description', 'register', 'aliased', 'champion', 'quality', 'versioned', 'point', 'fetch']
+           'versions', 'description', 'register', 'aliased', 'champion', 'quality', 'versioned', 'point', 'fetch',
+           'foreign']
 
 # %% ../../nbs/12_registry.ipynb #1c9cbc09
 import csv
@@ -334,3 +335,11 @@ def fetch(
         if verify(staging) != version.tags.get("fingerprint"):
             raise ModelError(f"version {version.version} is not the model that was registered: it was changed in the storage")
     return folder
+
+# %% ../../nbs/12_registry.ipynb #565e3427
+def foreign(config:Settings, version:Any)->bool: # MLflow's ModelVersion
+    "Was a version made for another contract or other features, so that this code cannot ask it? Raises `RegistryError`, `ModelError`."
+    from og_project.model.estimator import OtherContract, golden_records, load
+    folder = fetch(config, version, root()/"models"/"versions")
+    try: return not (load(folder) and golden_records(folder))
+    except OtherContract: return True

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ASKED', 'MODULES', 'LEFT', 'Finding', 'cell_of', 'check_names', 'check_record', 'check_keys', 'check_answer',
-           'demo_target', 'check_metrics', 'check_products', 'check_past', 'check_way', 'check_leftovers', 'check']
+           'demo_target', 'check_metrics', 'check_products', 'check_past', 'check_settings', 'check_way',
+           'check_leftovers', 'check']
 
 # %% ../../nbs/42_check.ipynb #25468e15
 import importlib
@@ -23,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
-from ..config import ProjectError, root
+from ..config import ProjectError, Settings, root, settings
 from .journal import journal_schema
 
 # %% ../../nbs/42_check.ipynb #933781af
@@ -172,6 +173,14 @@ def check_past(folder:Path, records:Path)->Iterator[Finding]: # of a model; what
 
 
 # %% ../../nbs/42_check.ipynb #6dd2ff49
+def check_settings(config:Settings)->Iterator[Finding]:
+    "Is the learner's objective one of the contract's task?"
+    from og_project.model import estimator
+    objective = getattr(estimator, "objective_of", None) # another learner has none
+    try: objective and objective(config.model)
+    except ProjectError as e: yield Finding("02_contract", "TASK", str(e), "model.objective stands in config/base.yml")
+
+# %% ../../nbs/42_check.ipynb #03ab5bac
 def check_way()->Iterator[Finding]:
     "Make a small model, open it, judge it."
     from og_project.features import as_of, demo_build
@@ -193,7 +202,7 @@ def check_way()->Iterator[Finding]:
 
 # %% ../../nbs/42_check.ipynb #4dd55fca
 LEFT = ("nbs/03_ingest.ipynb", "nbs/04_features.ipynb", "nbs/07_evaluate.ipynb", "nbs/index.ipynb", "tests/problem/__init__.py",
-        "tests/problem/test_example.py", "env.yaml")
+        "env.yaml", "README.md", "README.ru.md")
 
 def check_leftovers(folder:Path)->Iterator[Finding]: # a checkout
     "What is still the starter's, while the contract is not."
@@ -219,8 +228,8 @@ def check(said:Callable[[str], None]=lambda text: None)->list[Finding]: # `said`
     for name, looks in {"record": check_record, "task, time and key": check_keys, "answer": check_answer}.items():
         found += looks(modules["02_contract"])
         said(name)
-    found += check_metrics(modules["07_evaluate"])
-    said("metrics")
+    found += [*check_metrics(modules["07_evaluate"]), *check_settings(settings())]
+    said("metrics and objective")
     if not found: found += check_way()
     said("a small model, made, opened and judged")
     return found + list(check_leftovers(root()))
