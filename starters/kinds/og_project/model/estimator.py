@@ -257,7 +257,8 @@ def write_estimator(estimator:Linear, folder:Path)->None:
 def read_estimator(folder:Path)->Linear:
     "What `write_estimator` kept. Its file was held against the manifest."
     found = json.loads((folder/"estimator.json").read_text())
-    return Linear(**{name: np.array(value) if isinstance(value, list) else value for name, value in found.items()})
+    numbers: dict[str, Any] = {name: np.array(value) if isinstance(value, list) else value for name, value in found.items()}
+    return Linear(**numbers)
 
 # %% ../../nbs/05_estimator.ipynb #6750219a
 def rounds_of(estimator:Linear)->int:
