@@ -25,15 +25,15 @@ def project(request, tmp_path_factory) -> Path:
     return folder
 
 
-def run(folder: Path, *command: str, check: bool = True, **more: str) -> str:
-    "A command as in a fresh shell; what was installed for the template is not on its path."
+def run(folder: Path, *command: str, check: bool = True, both: bool = True, **more: str) -> str:
+    "What a command says, as in a fresh shell, on both streams or on the first alone; what was installed for the template is not on its path."
     kept = ("HOME", "LANG", "PATH", "UV_CACHE_DIR", "PIP_CACHE_DIR")
     clean = {name: value for name, value in os.environ.items() if name in kept or "proxy" in name.lower()}
     path = ":".join(part for part in clean["PATH"].split(":") if not part.startswith(str(root())))
     env = clean | {"PATH": f"{folder}/.venv/bin:{path}", "OMP_NUM_THREADS": "1"} | more
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert not check or done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    return done.stdout + done.stderr
+    return done.stdout + done.stderr * both
 
 
 def test_the_main_job(project):
@@ -82,7 +82,7 @@ def test_service_feedback_drift_and_gate(project):
     finally:
         server.terminate()
         server.wait(60)
-    report = json.loads(run(project, "bike_rides", "monitor", "--once", "--json").strip().splitlines()[-1])
+    report = json.loads(run(project, "bike_rides", "monitor", "--once", "--json", both=False))
     assert report["rows"] >= 300 and max(d["psi"] for d in report["drift"]) > 1
     for command in (["run", "train", "-p", "seed", "2"], ["run", "evaluate"], ["register"]):
         run(project, "bike_rides", *command)

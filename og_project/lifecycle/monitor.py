@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEAN', 'WORDS', 'Watched', 'WATCHED', 'Sample', 'log', 'FEW', 'shares', 'psi', 'jensen_shannon', 'score_parts',
-           'window_sql', 'Drift', 'drift', 'feature_drift', 'outcomes_sql', 'outcome_kind', 'known_outcomes', 'means',
+           'window_sql', 'Drift', 'drift', 'feature_drift', 'outcomes_sql', 'outcome_type', 'known_outcomes', 'means',
            'live_quality', 'Table', 'tables', 'timed', 'Report', 'watched_model', 'lifecycle', 'check', 'to_dict',
            'samples', 'Monitor', 'summary', 'export']
 
@@ -14,6 +14,7 @@ import logging
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -31,7 +32,7 @@ from ..data.contract import CLASSES, TARGET, TASK, Answer, Record
 from .ledger import changes, promoted
 from .registry import RegistryError, champion, client, fetch, quality, reached, versions
 from ..model.estimator import SCORE, read_reference
-from ..store import Store, arrow_schema, properties, query
+from ..store import Store, arrow_schema, columns, properties, query
 
 # %% ../../nbs/15_monitor.ipynb #12f63b2f
 def shares(counts:np.ndarray)->np.ndarray: # (k,)
@@ -112,9 +113,9 @@ def outcomes_sql(text:bool)->str: # is an outcome stored as a text?
 
 
 # %% ../../nbs/15_monitor.ipynb #b3a84a31
-def outcome_kind()->pa.DataType:
+def outcome_type()->tuple[str, pa.DataType]: # ClickHouse's, Arrow's
     "What an outcome is in the table: the type of the answer's field that is named like the target, else a number."
-    return arrow_schema(Answer).field(TARGET).type if TARGET in Answer.model_fields else pa.float64()
+    return (columns(Answer)[TARGET], arrow_schema(Answer).field(TARGET).type) if TARGET in Answer.model_fields else ("Float64", pa.float64())
 
 def known_outcomes(rows:pa.Table)->tuple[np.ndarray, np.ndarray, int]: # scores (n,) or (n, k); outcomes (n,); how many the task does not know
     "The outcomes that can be judged. One that is none of the task's is counted, and stops nothing."
@@ -134,7 +135,7 @@ def means(said:np.ndarray, target:np.ndarray)->dict[str, float]: # as of `known_
 def live_quality(store:Store, version:str, since:datetime, until:datetime, registered:dict[str, float])->dict[str, float]: # metric -> value
     "How good the answers were whose outcomes came back; without metrics where their libraries are not installed. Raises `StoreError`."
     if not SCORE: return {}
-    text = pa.types.is_string(outcome_kind())
+    text = pa.types.is_string(outcome_type()[1])
     rows = query(store, outcomes_sql(text), {"since": since, "until": until, "version": version})
     said, target, unknown = known_outcomes(rows)
     found = {"outcomes": float(len(said))} | ({"unknown": float(unknown)} if unknown else {})
@@ -145,8 +146,10 @@ def live_quality(store:Store, version:str, since:datetime, until:datetime, regis
         from og_project.model.evaluate import score
     except ImportError: return found # the serving image has no scikit-learn
     found["calibration"] = scaled_calibration_error(target, said)
-    try: live = {name: value for name, value in score(target, said).items() if value == value} # one class alone has no area under a curve
-    except ValueError: return found # all of one class
+    with warnings.catch_warnings(): # one class alone has no area under a curve: a metric that cannot be had is left out without a word
+        warnings.simplefilter("ignore")
+        try: live = {name: value for name, value in score(target, said).items() if value == value}
+        except ValueError: return found
     return found | live | ({"gain": better(live, registered)} if registered.get(DECIDING) and DECIDING in live else {})
 
 # %% ../../nbs/15_monitor.ipynb #29bb3bbc

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['META', 'HASHED', 'EPOCH', 'log', 'HEAD', 'LARGE', 'TAIL', 'DRAFT', 'new_ids', 'new_id', 'personal', 'journal_schema',
-           'hashed', 'features_column', 'Entry', 'batch_of', 'demo_entry', 'demo_outcomes', 'outcome_type',
-           'feedback_schema', 'schema_sql', 'adapt', 'JournalFull', 'payloads', 'read_segment', 'Segment', 'Depth',
-           'depth', 'born', 'Journal', 'Draft']
+           'hashed', 'features_column', 'Entry', 'batch_of', 'demo_entry', 'demo_outcomes', 'feedback_schema',
+           'schema_sql', 'adapt', 'JournalFull', 'payloads', 'read_segment', 'Segment', 'Depth', 'depth', 'born',
+           'Journal', 'Draft']
 
 # %% ../../nbs/22_journal.ipynb #c1bec07e
 import fcntl
@@ -26,7 +26,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..config import JournalSettings, ProjectError, SettingsError, root, secret
-from ..data.contract import CLASSES, EXAMPLE, TARGET, TASK, Answer, Record, answer
+from ..data.contract import CLASSES, EXAMPLE, TASK, Answer, Record, answer
+from ..lifecycle.monitor import outcome_type
 from ..model.estimator import RECORD, demo_scores, rows_table
 
 # %% ../../nbs/22_journal.ipynb #6c8326de
@@ -122,10 +123,6 @@ def demo_outcomes(count:int=2)->list[Any]:
     return [CLASSES[i % len(CLASSES)] if TASK == "multiclass" else i % 2 == 0 if TASK == "binary" else float(i) for i in range(count)]
 
 # %% ../../nbs/22_journal.ipynb #bacf158c
-def outcome_type()->tuple[str, pa.DataType]: # ClickHouse type, Arrow type
-    "What an outcome is: the type of the answer's field that is named like the target, else a number."
-    return (columns(Answer)[TARGET], arrow_schema(Answer).field(TARGET).type) if TARGET in Answer.model_fields else ("Float64", pa.float64())
-
 def feedback_schema()->pa.Schema:
     "The columns of the outcomes."
     return pa.schema({"prediction_id": pa.string(), "outcome": outcome_type()[1], "received_at": ARROW["date-time"], "request_id": pa.string(),
