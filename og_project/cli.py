@@ -40,6 +40,7 @@ def concerns(version:Any)->str: # the same, as text
     if here := click.get_current_context(silent=True): here.meta["version"] = str(version)
     return str(version)
 
+# %% ../nbs/50_cli.ipynb #a9b726cc
 def note(command:str, began:float, error:str="")->None:
     "In the environments that are watched, one ECS line of JSON on standard error: what ran, about which version, for which run (`RUN_ID`)."
     if environment() == "local": return
@@ -50,6 +51,7 @@ def note(command:str, began:float, error:str="")->None:
         "event.duration": int((time.monotonic() - began) * 1e9), "labels.run_id": os.environ.get("RUN_ID", ""),
         "og.model_version": here.meta.get("version", "") if here else ""}), err=True)
 
+# %% ../nbs/50_cli.ipynb #a8eeb99b
 def plain_errors(command:Callable)->Callable:
     "Show the errors that the project raises on purpose as one message, and note what ran."
     @wraps(command)
@@ -68,6 +70,7 @@ def parsed(value:str)->Any:
     found = yaml.safe_load(value)
     return value if isinstance(found, date) else found
 
+# %% ../nbs/50_cli.ipynb #6022eac5
 @og.command()
 @click.argument("stage")
 @click.option("-p", "--param", nargs=2, multiple=True, metavar="NAME VALUE",
@@ -94,6 +97,7 @@ def generated()->dict[Path, str]: # Path -> the text that it should have
     tables = "\n".join(["-- Generated from the contract by `make dag`; do not edit.\n", schema(), schema_sql(), ledger_sql(), logs_sql()])
     return {root()/"dvc.yaml": pipeline.dvc_yaml(pipeline.read_stages(), root()), root()/"db/schema.sql": tables}
 
+# %% ../nbs/50_cli.ipynb #8cc8aa36
 @og.command()
 @click.option("--check", is_flag=True, help="Write nothing; fail if a file differs.")
 @plain_errors
@@ -105,6 +109,7 @@ def dag(check:bool)->None:
     for path in stale: path.write_text(generated()[path])
     click.echo(f"wrote {names}" if stale else "dvc.yaml and db/schema.sql are up to date")
 
+# %% ../nbs/50_cli.ipynb #54bef5ad
 @og.command()
 @click.option("--check", is_flag=True, help="Write nothing; fail if a notebook is not clean.")
 @plain_errors
@@ -208,6 +213,7 @@ def moved(change:Any, as_json:bool)->None: # the ledger's `Change`
     concerns(change.to_version)
     said(change._asdict(), f"{now}; a running service takes it by itself within seconds", as_json)
 
+# %% ../nbs/50_cli.ipynb #1219b55a
 @og.command()
 @click.argument("version", required=False)
 @click.option("--reason", default="", help="Kept in the ledger.")
@@ -221,6 +227,7 @@ def promote(version:str|None, reason:str, force:bool, as_json:bool)->None:
     from og_project.lifecycle import ledger
     moved(ledger.promote(settings(), version, reason, force), as_json)
 
+# %% ../nbs/50_cli.ipynb #5b19333e
 @og.command()
 @click.option("--reason", default="", help="Kept in the ledger.")
 @AS_JSON
@@ -277,6 +284,7 @@ def hashed(
         return sha256(os.environ[found[1]].encode()).hexdigest()
     return re.sub(r"\{([A-Z_]+)\}", of, sql)
 
+# %% ../nbs/50_cli.ipynb #42afdf7d
 @og.command()
 @click.option("--users", is_flag=True, help="Also the users of db/users.sql, with the passwords that the environment has.")
 @plain_errors
@@ -315,6 +323,7 @@ def with_tables()->Any: # the environment's `Store`
     from og_project.store import store_of
     return store_of(settings(), tables=schema_sql() + "\n" + ledger_sql())
 
+# %% ../nbs/50_cli.ipynb #753088c4
 @og.command()
 @click.option("--once", is_flag=True, help="Look once and say what was seen.")
 @AS_JSON
@@ -339,6 +348,7 @@ def named_champion(config:Any)->str: # "3"
     if now is None: raise RegistryError("there is no champion yet: og promote VERSION")
     return str(now.version)
 
+# %% ../nbs/50_cli.ipynb #75af7f2a
 @og.command()
 @click.option("--url", envvar="SERVICE_URL", help="Of the service; else the environment's SERVICE_URL, else serve.host and serve.port.")
 @click.option("--version", default=None, help="The version that has to serve: a number, or `champion`; default: any.")

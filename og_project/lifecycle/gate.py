@@ -45,6 +45,7 @@ class Check:
     needed: str           # what would pass
     numbers: dict[str, float] = field(default_factory=dict)
 
+# %% ../../nbs/14_gate.ipynb #9f481205
 @dataclass(frozen=True)
 class Candidate:
     "A model, and what it answered."
@@ -61,11 +62,13 @@ def better(new:dict[str, float], old:dict[str, float])->float: # METRICS, of bot
     "How much better the deciding metric is, as a share of the old value; below 0 it is worse, whatever the metric."
     return SIGN * (new[DECIDING] - old[DECIDING]) / abs(old[DECIDING]) if old[DECIDING] else float("nan")
 
+# %% ../../nbs/14_gate.ipynb #7efca8e8
 def gain(target:np.ndarray, ours:np.ndarray, theirs:np.ndarray)->float: # (n,) each
     "How much better `ours` is than `theirs`; not a number where the metric has none."
     try: return better(score(target, ours, [DECIDING]), score(target, theirs, [DECIDING]))
     except ValueError: return float("nan") # one class alone has no area under a curve
 
+# %% ../../nbs/14_gate.ipynb #15219545
 def interval(target:np.ndarray, ours:np.ndarray, theirs:np.ndarray, repeats:int)->tuple[float, float, float]: # low, estimate, high
     "The gain with its 95% interval, from a paired bootstrap."
     if np.array_equal(ours, theirs): return 0.0, 0.0, 0.0
@@ -81,15 +84,18 @@ def share(value:float)->str:
     "A share in per cent, with its sign."
     return f"{100 * value:+.2f}%"
 
+# %% ../../nbs/14_gate.ipynb #5cdd5921
 def nothing(name:str, why:str, needed:str)->Check:
     "A check that had nothing to look at."
     return Check(name, None, why, needed)
 
+# %% ../../nbs/14_gate.ipynb #28c3d78c
 def check_fresh(rows:int, limits:GateSettings)->Check:
     "Are there enough records that neither was trained on?"
     needed = f"at least {limits.min_rows:,}: retrain with a later `until`"
     return Check("fresh", rows >= limits.min_rows, f"{rows:,} fresh records with an outcome", needed, {"rows": rows})
 
+# %% ../../nbs/14_gate.ipynb #5abd481f
 def check_quality(target:np.ndarray, ours:np.ndarray, theirs:np.ndarray, limits:GateSettings)->Check:
     "Is it not worse?"
     low, estimate, high = interval(target, ours, theirs, limits.repeats)
@@ -98,6 +104,7 @@ def check_quality(target:np.ndarray, ours:np.ndarray, theirs:np.ndarray, limits:
     needed = f"a lower end of {share(-limits.max_loss)} or more"
     return Check("quality", low >= -limits.max_loss, said, needed, {"low": low, "gain": estimate, "high": high})
 
+# %% ../../nbs/14_gate.ipynb #15e5084f
 def check_leak(target:np.ndarray, ours:np.ndarray, theirs:np.ndarray, limits:GateSettings)->Check:
     "Is it not too good to be true?"
     found = gain(target, ours, theirs)
@@ -110,6 +117,7 @@ def slice_fields()->list[str]:
     "The fields whose values the contract lists."
     return [name for name, (spec, _) in properties(Record).items() if "enum" in spec]
 
+# %% ../../nbs/14_gate.ipynb #74eb3fe9
 EMPTY_SLICES = "a smaller gate.slice_rows, or a field in the contract whose values are listed (Literal)"
 
 def slices_of(rows:pa.Table, most:int)->dict[str, np.ndarray]: # "field=value" -> (m,) rows
@@ -118,6 +126,7 @@ def slices_of(rows:pa.Table, most:int)->dict[str, np.ndarray]: # "field=value" -
     found = {f"{name}={value}": np.flatnonzero(column == value) for name, column in columns.items() for value in sorted({*column} - {None})}
     return {name: index for name, index in found.items() if len(index) >= most}
 
+# %% ../../nbs/14_gate.ipynb #322db51a
 def check_slices(rows:pa.Table, target:np.ndarray, ours:np.ndarray, theirs:np.ndarray, limits:GateSettings)->Check:
     "Is it nowhere clearly worse?"
     of = {name: interval(target[i], ours[i], theirs[i], limits.repeats) for name, i in slices_of(rows, limits.slice_rows).items()}
@@ -136,17 +145,20 @@ def calibration_columns(target:np.ndarray, predicted:np.ndarray)->tuple[np.ndarr
     if TASK != "multiclass": return target, predicted
     return (target[:, None] == np.array(CLASSES)).ravel(), score_columns(predicted).ravel()
 
+# %% ../../nbs/14_gate.ipynb #ebdf06c5
 def deciles(target:np.ndarray, predicted:np.ndarray)->list[tuple[float, float]]: # predicted, observed
     "Mean prediction and share observed, by deciles of the score."
     target, predicted = calibration_columns(target, predicted)
     parts = np.array_split(np.argsort(predicted, kind="stable"), 10)
     return [(float(predicted[part].mean()), float(target[part].mean())) for part in parts if len(part)]
 
+# %% ../../nbs/14_gate.ipynb #b6124c13
 def scaled_calibration_error(target:np.ndarray, predicted:np.ndarray)->float:
     "Mean distance of said and seen, in standard deviations of the target."
     spread = np.std(calibration_columns(target, predicted)[0].astype(float)) or 1
     return float(np.mean([abs(a - b) for a, b in deciles(target, predicted)]) / spread)
 
+# %% ../../nbs/14_gate.ipynb #61c2ff4f
 def check_calibration(target:np.ndarray, ours:np.ndarray, theirs:np.ndarray, limits:GateSettings)->Check:
     "Does it mean what it says, or at least no worse than the champion?"
     new, old = scaled_calibration_error(target, ours), scaled_calibration_error(target, theirs)
@@ -164,12 +176,14 @@ def cpu_seconds(model:Model, records:pa.Table)->float:
     predict(model, records)
     return time.thread_time() - start
 
+# %% ../../nbs/14_gate.ipynb #2491e5e9
 def ratio_interval(ratios:list[float])->tuple[float, float, float]: # low, median, high
     "The median of paired ratios with its interval: order statistics, right in at least 99 of 100 cases whatever the distribution."
     ordered, n = sorted(ratios), len(ratios)
     reach = int(np.ceil(2.58 * np.sqrt(n) / 2))
     return ordered[max(0, n // 2 - reach)], float(np.median(ordered)), ordered[min(n - 1, n // 2 + reach)]
 
+# %% ../../nbs/14_gate.ipynb #ad226242
 def cost_ratio(ours:Model, theirs:Model, records:pa.Table, limit:float, most:int=400)->tuple[float, float, float]: # low, median, high
     "How many times the champion's processor time a call takes; measured until it is clear on which side of the limit, or `most` pairs are done."
     ratios: list[float] = []
@@ -199,6 +213,7 @@ def size_of(folder:Path)->int:
     "The bytes of a model folder."
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
+# %% ../../nbs/14_gate.ipynb #bc51f729
 def check_size(ours:Path, theirs:Path, limits:GateSettings)->Check:
     "Is it about as large?"
     new, old = size_of(ours), size_of(theirs)
@@ -211,6 +226,7 @@ def limit(spec:dict[str, Any], end:str, sign:int)->tuple[float, bool]: # `end`: 
     found = [(sign * spec[name], name.startswith("ex")) for name in ("m" + end, "exclusiveM" + end) if name in spec]
     return max(found, default=(float("-inf"), False))
 
+# %% ../../nbs/14_gate.ipynb #71e54546
 def takes(now:dict[str, Any], was:dict[str, Any])->bool: # JSON schemas of a field
     "Does a field take every value that it took?"
     kinds = lambda spec: {kind["type"]: kind for kind in spec.get("anyOf", [spec])}
@@ -322,6 +338,7 @@ class Verdict:
     @property
     def word(self)->str: return "passed" if self.passed else "refused"
 
+# %% ../../nbs/14_gate.ipynb #365fde36
 def to_dict(verdict:Verdict)->dict[str, Any]:
     "A verdict as JSON."
     return asdict(verdict) | {"passed": verdict.passed, "verdict": verdict.word}
@@ -334,6 +351,7 @@ def drawing(figure:Any)->str:
     with rc_context({"svg.hashsalt": "og"}): figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
     return f'<img alt="" src="data:image/svg+xml;base64,{base64.b64encode(out.getvalue()).decode()}">'
 
+# %% ../../nbs/14_gate.ipynb #196d2fde
 def pictures(verdict:Verdict)->str:
     "The gains by slice with their intervals, and said against seen."
     from matplotlib.figure import Figure
@@ -363,6 +381,7 @@ def word_of(check:Check)->str:
     "passed, refused, or nothing: there was nothing to look at."
     return "nothing" if check.passed is None else "passed" if check.passed else "refused"
 
+# %% ../../nbs/14_gate.ipynb #e83d9064
 def page(verdict:Verdict)->str:
     "The verdict as a page for people."
     said = html.escape
@@ -382,6 +401,7 @@ def page(verdict:Verdict)->str:
 class GateError(ProjectError):
     "The gate cannot compare; the message says why, and what to do."
 
+# %% ../../nbs/14_gate.ipynb #74542951
 def opened_model(folder:Path, version:str, what:str)->Model:
     "Load a model for comparison. Raises `GateError`."
     try: return load(folder)
@@ -389,6 +409,7 @@ def opened_model(folder:Path, version:str, what:str)->Model:
         raise GateError(f"the {what}, version {version}, cannot be asked by this code: {e}. Compare the reports of both, then: "
                         f"og promote VERSION --force --reason '...'") from None
 
+# %% ../../nbs/14_gate.ipynb #63ef5eb2
 def judge(config:Settings, version:str|None=None)->Verdict: # `None`: the challenger
     "Compare a version with the champion, on the records that the pipeline left. Raises `GateError`, `RegistryError`."
     place, store = root()/"models"/"versions", connect()
@@ -427,6 +448,7 @@ def keep(config:Settings, verdict:Verdict)->Path: # of the page
             for name in files: mlflow.log_artifact(named.run_id, str(folder/name), "gate")
     return folder/"gate.html"
 
+# %% ../../nbs/14_gate.ipynb #df8fe381
 def gate(config:Settings, version:str|None=None)->Verdict: # `None`: the challenger
     "Judge a version and keep the verdict. Raises `GateError`, `RegistryError`."
     verdict = judge(config, version)

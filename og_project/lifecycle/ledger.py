@@ -32,6 +32,7 @@ class Change(NamedTuple):
     verdict: str      # of the gate: "passed", "refused", "" if it was not asked
     reason: str
 
+# %% ../../nbs/13_ledger.ipynb #f16d14af
 LEDGER = {name: ("DateTime64(6, 'UTC')" if name == "at" else "String") for name in Change._fields}
 
 def ledger_sql()->str:
@@ -47,12 +48,14 @@ def changes(
     found = query(store, f"SELECT {', '.join(LEDGER)} FROM promotions WHERE model = {{model:String}} ORDER BY at", {"model": config.mlflow.model})
     return [Change(**row) for row in found.to_pylist()]
 
+# %% ../../nbs/13_ledger.ipynb #faf441c6
 def write_down(store:Store, change:Change)->None:
     "Append a change. Raises `StoreError`."
     row = {name: [value] for name, value in change._asdict().items()}
     schema = pa.schema([(name, ARROW["date-time"] if name == "at" else pa.string()) for name in LEDGER])
     append(store, "promotions", pa.table(row, schema), token=f"{change.at.timestamp():.6f}-{change.model}-{change.to_version}")
 
+# %% ../../nbs/13_ledger.ipynb #fd752ba4
 def whoever()->str:
     "Who does this: GitLab's user in a pipeline, else the user of this machine."
     return os.environ.get("GITLAB_USER_LOGIN") or getpass.getuser()
@@ -63,6 +66,7 @@ def live_at(past:list[Change], moment:datetime)->Change|None: # `None`: nothing 
     last = next((change for change in reversed(past) if change.at <= moment), None)
     return last if last and last.to_version else None
 
+# %% ../../nbs/13_ledger.ipynb #01a39172
 def promoted(past:list[Change])->list[str]: # The last one serves
     "The versions that were promoted and not rolled back, in their order."
     stack: list[str] = []
@@ -73,6 +77,7 @@ def promoted(past:list[Change])->list[str]: # The last one serves
         elif stack[-1:] != [to]: stack = [version for version in stack if version != to] + [to]
     return stack
 
+# %% ../../nbs/13_ledger.ipynb #99d63c63
 def previous(
     past:list[Change],
     serves:str,        # "" if nothing does: then the last one promoted is gone, and what was promoted before it may be had
@@ -94,6 +99,7 @@ def unrecorded(config:Settings, past:list[Change])->Change|None: # `None`: the l
     if now is None or str(now.version) == last: return None
     return Change(datetime.now(UTC), config.mlflow.model, "found", last, str(now.version), "", "", "the alias was moved by other means than og")
 
+# %% ../../nbs/13_ledger.ipynb #17ae785f
 def reconciled(config:Settings, store:Store)->tuple[list[Change], str]: # The ledger; the version that serves, "" if none does
     "The ledger, after a move that it did not know of was written down. Raises `StoreError`, `RegistryError`."
     past = changes(config, store)
@@ -103,6 +109,7 @@ def reconciled(config:Settings, store:Store)->tuple[list[Change], str]: # The le
     now = champion(config)
     return past, str(now.version) if now else ""
 
+# %% ../../nbs/13_ledger.ipynb #60ad9479
 def move(config:Settings, store:Store, change:Change)->Change:
     "Write a change down and let the alias follow. Raises `StoreError`, `RegistryError`; then the champion is the one before."
     write_down(store, change)
@@ -139,6 +146,7 @@ def exists(config:Settings, version:str)->bool:
     "Is a version still in the registry? Raises `RegistryError` if MLflow cannot be reached."
     with reached(config): return version in [str(v.version) for v in versions(client(config), config)]
 
+# %% ../../nbs/13_ledger.ipynb #34302795
 def rollback(config:Settings, reason:str="")->Change:
     "Let the version before serve again; versions that were deleted are skipped, and the reason names them. Raises `RegistryError` if there is none."
     store = store_of(config, tables=ledger_sql())
@@ -149,6 +157,7 @@ def rollback(config:Settings, reason:str="")->Change:
     why, verdict = "; ".join(filter(None, (reason, gone))), versioned(config, to).tags.get("verdict", "")
     return move(config, store, Change(datetime.now(UTC), config.mlflow.model, "rollback", now, to, whoever(), verdict, why))
 
+# %% ../../nbs/13_ledger.ipynb #16a0791c
 def history(config:Settings)->tuple[list[Change], Change|None]: # The oldest first; a move that the ledger does not know of
     "The ledger, as it is. Raises `StoreError`, `RegistryError`."
     past = changes(config, store_of(config, tables=ledger_sql()))

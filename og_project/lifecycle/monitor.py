@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEAN', 'WORDS', 'Watched', 'WATCHED', 'Sample', 'log', 'FEW', 'shares', 'psi', 'jensen_shannon', 'score_parts',
-           'window_sql', 'Drift', 'drift', 'feature_drift', 'outcomes_sql', 'outcome_type', 'known_outcomes', 'means',
+           'window_sql', 'Drift', 'feature_drift', 'drift', 'outcomes_sql', 'outcome_type', 'known_outcomes', 'means',
            'live_quality', 'Table', 'tables', 'timed', 'Report', 'watched_model', 'lifecycle', 'check', 'to_dict',
            'samples', 'Monitor', 'summary', 'export']
 
@@ -39,11 +39,13 @@ def shares(counts:np.ndarray)->np.ndarray: # (k,)
     "Counts as shares; half a row is added to each bucket, so that an empty one is rare and not impossible."
     return (counts + 0.5) / (counts.sum() + 0.5 * len(counts))
 
+# %% ../../nbs/15_monitor.ipynb #7c03accc
 def psi(reference:np.ndarray, counts:np.ndarray)->float: # (k,) each
     "Population stability index. Source: Siddiqi, Credit Risk Scorecards (2006)."
     p, q = shares(reference), shares(counts)
     return float(np.sum((q - p) * np.log(q / p)))
 
+# %% ../../nbs/15_monitor.ipynb #659f1b6d
 def jensen_shannon(reference:np.ndarray, counts:np.ndarray)->float: # 0 to 1
     "Jensen-Shannon divergence in bits. Source: Lin, IEEE Trans. Inf. Theory 37 (1991)."
     p, q = shares(reference), shares(counts)
@@ -59,6 +61,7 @@ def score_parts(reference:dict[str, Any])->dict[str, dict[str, Any]]: # "" or "s
     one = len(reference["scores"]) == 1
     return {"" if one else f"score {name}": part for name, part in reference["scores"].items()} if SCORE else {}
 
+# %% ../../nbs/15_monitor.ipynb #cc4d808c
 def window_sql(reference:dict[str, Any])->str:
     "SQL: a row with what the window holds of every feature and of the score."
     of = {name: f"features[{i}]" for i, name in enumerate(reference["features"], 1)} | dict(zip(score_parts(reference), SCORE, strict=False))
@@ -80,15 +83,7 @@ class Drift:
     missing_reference: float
     unknown: float           # share of categories that training never saw
 
-def drift(store:Store, reference:dict[str, Any], version:str, since:datetime, until:datetime)->tuple[int, float, list[Drift]]: # Rows, mean
-    "A window of one version's predictions against its reference. Raises `StoreError`."
-    found = query(store, window_sql(reference), {"since": since, "until": until, "version": version}).to_pylist()[0]
-    parts = reference["features"] | score_parts(reference)
-    rows = found["rows"]
-    if not rows: return 0, 0.0, [] # nothing was asked: nothing has moved
-    drifts = [feature_drift(name, part, found[f"c{i}"], rows, found.get(f"u_{name}", 0)) for i, (name, part) in enumerate(parts.items())]
-    return rows, found["mean"], drifts
-
+# %% ../../nbs/15_monitor.ipynb #8b6e66dc
 def feature_drift(name:str, part:dict[str, Any], counted:list[int], rows:int, unknown:int)->Drift:
     "A feature's drift from what was counted of it: missing, then how many lie below each edge."
     missing, *below = counted if part["edges"] else counted[:1]
@@ -97,6 +92,16 @@ def feature_drift(name:str, part:dict[str, Any], counted:list[int], rows:int, un
     share = lambda count, of: count / of if of else 0.0
     parts = share(missing, rows), share(part["missing"], reference.sum()), share(unknown, rows)
     return Drift(name, psi(reference, now), jensen_shannon(reference, now), *parts)
+
+# %% ../../nbs/15_monitor.ipynb #38b22c53
+def drift(store:Store, reference:dict[str, Any], version:str, since:datetime, until:datetime)->tuple[int, float, list[Drift]]: # Rows, mean
+    "A window of one version's predictions against its reference. Raises `StoreError`."
+    found = query(store, window_sql(reference), {"since": since, "until": until, "version": version}).to_pylist()[0]
+    parts = reference["features"] | score_parts(reference)
+    rows = found["rows"]
+    if not rows: return 0, 0.0, [] # nothing was asked: nothing has moved
+    drifts = [feature_drift(name, part, found[f"c{i}"], rows, found.get(f"u_{name}", 0)) for i, (name, part) in enumerate(parts.items())]
+    return rows, found["mean"], drifts
 
 # %% ../../nbs/15_monitor.ipynb #07f107a8
 def outcomes_sql(text:bool)->str: # is an outcome stored as a text?
@@ -117,6 +122,7 @@ def outcome_type()->tuple[str, pa.DataType]: # ClickHouse's, Arrow's
     "What an outcome is in the table: the type of the answer's field that is named like the target, else a number."
     return (columns(Answer)[TARGET], arrow_schema(Answer).field(TARGET).type) if TARGET in Answer.model_fields else ("Float64", pa.float64())
 
+# %% ../../nbs/15_monitor.ipynb #b5a82483
 def known_outcomes(rows:pa.Table)->tuple[np.ndarray, np.ndarray, int]: # scores (n,) or (n, k); outcomes (n,); how many the task does not know
     "The outcomes that can be judged. One that is none of the task's is counted, and stops nothing."
     said, seen = np.array(rows["said"].to_pylist(), float).reshape(len(rows), len(SCORE)), np.array(rows["seen"].to_pylist(), object)
@@ -125,6 +131,7 @@ def known_outcomes(rows:pa.Table)->tuple[np.ndarray, np.ndarray, int]: # scores 
     target = seen[known] if TASK == "multiclass" else seen[known].astype(bool if TASK == "binary" else float)
     return said[known] if TASK == "multiclass" else said[known, 0], target, int((~known).sum())
 
+# %% ../../nbs/15_monitor.ipynb #aa4e15a6
 def means(said:np.ndarray, target:np.ndarray)->dict[str, float]: # as of `known_outcomes`
     "What was said and what was seen on average: of several classes, the highest probability, and how often that class came."
     if said.ndim == 1: return {"said": float(said.mean()), "seen": float(target.mean())}
@@ -161,6 +168,7 @@ class Table:
     bytes: int
     parts: int # MergeTree's, or files
 
+# %% ../../nbs/15_monitor.ipynb #510215ff
 def tables(store:Store)->list[Table]:
     "The tables of the store. Raises `StoreError`."
     if store.folder is None:
@@ -174,6 +182,7 @@ def tables(store:Store)->list[Table]:
         found.append(Table(name, rows, sum(sizes), len(sizes)))
     return found
 
+# %% ../../nbs/15_monitor.ipynb #b788eae8
 def timed(what:Callable[[], Any])->tuple[float, Any]: # seconds, result
     "How long something took."
     start = time.perf_counter()
@@ -206,6 +215,7 @@ def watched_model(config:Settings)->Watched:
     reference = read_reference(fetch(config, now, root()/"models"/"versions"))
     return (str(now.version), reference, quality(now.tags)) if reference else None
 
+# %% ../../nbs/15_monitor.ipynb #689f1f48
 def lifecycle(config:Settings, store:Store)->dict[str, float]: # `store` has the ledger in it
     "When a model was last made, made for good (promoted, not rolled back), and promoted, in seconds since 1970. Raises `StoreError`."
     try:
@@ -238,6 +248,7 @@ def check(
     return Report(until, version, config.monitor.hours, rows, mean, drifts, quality, weights,
                   newest["at"] if newest["n"] else 0.0, seconds, lifecycle(config, store))
 
+# %% ../../nbs/15_monitor.ipynb #0a055aaa
 def to_dict(report:Report)->dict[str, Any]:
     "A report as JSON."
     clean = lambda value: None if isinstance(value, float) and value != value else value
@@ -360,6 +371,7 @@ def summary(report:Report)->str:
     weights = [f"  {t.table:24} {t.rows:>12,} rows   {t.bytes / 2**20:10.1f} MB   {t.parts} parts" for t in report.tables]
     return "\n".join([head, *lines, f"live quality: {quality or 'no outcomes yet'}", "tables", *weights])
 
+# %% ../../nbs/15_monitor.ipynb #7e3daf06
 def export(monitor:Monitor, begin:Callable[[], None])->None: # `begin`: sets up logging
     "Run the monitor as a process of its own: a page for Prometheus, until stopped."
     begin()

@@ -24,6 +24,7 @@ from ..config import ProjectError
 class NotebookError(ProjectError):
     "A notebook cannot be read or run as it is; the message says which one, where, and what to do."
 
+# %% ../../nbs/10_notebooks.ipynb #20d4fd0e
 def read_notebook(path:Path)->dict[str, Any]: # as the file has it
     "A notebook's JSON, with each source as one text. Raises `NotebookError`."
     try: found = json.loads(path.read_text(encoding="utf-8"))
@@ -68,6 +69,7 @@ def plain_python(
         raise NotebookError(f"{where}, line {e.lineno} of the cell: {e.msg}: {(e.text or '').strip()}") from None
     return text
 
+# %% ../../nbs/10_notebooks.ipynb #d193d1dc
 def notebook_code(path:Path)->str:
     "The Python of a notebook's run. Raises `NotebookError`."
     cells = run_cells(read_notebook(path)["cells"], path.name)
@@ -89,6 +91,7 @@ def keep_outputs(
         above = above and not (cell["cell_type"] == "markdown" and source.startswith("## Run"))
         if cell["cell_type"] == "code": cell["outputs"] = known.get((cell.get("id"), source), []) if above else []
 
+# %% ../../nbs/10_notebooks.ipynb #65d422f6
 def clean(
     notebook:dict[str, Any],           # Changed in place: this is what Jupyter is about to write
     folder:Path,                       # The project's: its `settings.ini` says which metadata stay
@@ -108,6 +111,7 @@ def project_of(path:Path)->Path|None: # The folder with `settings.ini`; `None` f
     "The project whose `nbs/` a notebook lies in."
     return next((folder.parent for folder in path.parents if folder.name == "nbs" and (folder.parent/"settings.ini").exists()), None)
 
+# %% ../../nbs/10_notebooks.ipynb #ca46e2d0
 def clean_on_save(model:dict[str, Any], path:str, contents_manager:Any, **_:Any)->None:
     "Jupyter's `pre_save_hook`."
     file = Path(contents_manager.root_dir, path).resolve()
@@ -181,6 +185,7 @@ def text_of(outputs:list[dict[str, Any]])->list[Any]:
     "Outputs without their pictures, which differ by a pixel from one version of a library to the next."
     return [{"text": output.get("text"), "data": {k: v for k, v in output.get("data", {}).items() if k != "image/png"}} for output in outputs]
 
+# %% ../../nbs/10_notebooks.ipynb #691217ec
 def refresh(
     path:Path,  # A notebook
     write:bool, # Store it, too?
@@ -194,10 +199,12 @@ def refresh(
     if changed and write: path.write_text(nb2str(notebook), encoding="utf-8")
     return [cell["id"] for cell in changed]
 
+# %% ../../nbs/10_notebooks.ipynb #b25b0415
 def quiet()->None:
     "Let a process write nothing to the terminal: what a service logs is no output of a cell."
     for stream in (1, 2): os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
+# %% ../../nbs/10_notebooks.ipynb #01d88845
 def refresh_all(
     paths:list[Path],
     write:bool,

@@ -63,6 +63,7 @@ def odcs(config:Settings)->dict[str, Any]:
             "status": "active", "description": {"purpose": (Answer.__doc__ or "").strip(), "usage": "Asked at POST /predict; docs/serving.md"},
             "schema": parts, "slaProperties": promised}
 
+# %% ../../nbs/45_odcs.ipynb #9ca1e569
 def as_yaml(config:Settings)->str:
     "The same as a file."
     return yaml.safe_dump(odcs(config), sort_keys=False, allow_unicode=True, width=140)
@@ -82,6 +83,7 @@ def contract_at(revision:str)->Any: # the module
         except Exception as e: raise ProjectError(f"the contract at {revision!r} cannot be read by this environment: {e!r}") from None
     return module
 
+# %% ../../nbs/45_odcs.ipynb #eeeeb271
 def broken(then:Any, now:Any=contract)->list[str]: # two contracts
     "What callers and readers of the older contract would lose."
     requests = narrowed(then.Record.model_json_schema(), now.Record.model_json_schema())

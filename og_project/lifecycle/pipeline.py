@@ -30,11 +30,13 @@ def read_env(path:Path|None=None)->dict[str, Any]: # `None`: the project's `env.
     if days: raise ProjectError(f"env.yaml: without quotes YAML reads a day as a date, which DVC cannot keep; write {days[0]}")
     return found
 
+# %% ../../nbs/11_pipeline.ipynb #7f320d73
 def read_stages(path:Path|None=None)->dict[str, dict[str, Any]]: # Name -> the stage as `pipeline.yaml` has it; `None`: the project's
     "The stages in their order."
     tasks = yaml.safe_load((path or root()/"pipeline.yaml").read_text())["tasks"]
     return {stage["name"]: {"params": {}, **stage} for stage in tasks}
 
+# %% ../../nbs/11_pipeline.ipynb #705e0b45
 def resolve(
     params:dict[str, Any], # of a stage; "{{name}}" stands for a value of `env`
     env:dict[str, Any],
@@ -67,6 +69,7 @@ def module_file(module:str)->str: # Dotted name
     "The file of a module, relative to the project."
     return f"{module.replace('.', '/')}.py"
 
+# %% ../../nbs/11_pipeline.ipynb #d298a990
 def dependencies(
     notebook:Path, # of a stage
     folder:Path,   # the project's
@@ -98,6 +101,7 @@ def is_report(kind:str)->bool:
     "Is a product of this kind for people, and no input of another stage?"
     return kind in ("nb", "pictures") or kind.startswith("plot_")
 
+# %% ../../nbs/11_pipeline.ipynb #22ae06f1
 def dvc_stage(
     name:str,
     stages:dict[str, dict[str, Any]], # as `read_stages` gives them
@@ -114,6 +118,7 @@ def dvc_stage(
     if "metrics" in stage["product"]: result["metrics"] = [{stage["product"]["metrics"]: {"persist": True}}]
     return result
 
+# %% ../../nbs/11_pipeline.ipynb #f12ad8b5
 def dvc_yaml(
     stages:dict[str, dict[str, Any]], # as `read_stages` gives them
     folder:Path,                      # the project's
@@ -211,6 +216,7 @@ def ploomber_executor()->Any: # Ploomber's own serial executor
 class StageError(ProjectError):
     "A stage cannot run, or failed; the message names the notebook, the cell and the error."
 
+# %% ../../nbs/11_pipeline.ipynb #6b445b63
 def execute(
     notebook:Path,            # to run
     report:Path,              # HTML file for the executed copy

@@ -42,9 +42,12 @@ CHAMPION, CHALLENGER = "champion", "challenger" # what serves; what was register
 class RegistryError(ProjectError):
     "MLflow has not what was asked for, or cannot be reached; the message names the server and what to do."
 
+# %% ../../nbs/12_registry.ipynb #96c41abe
 def redacted(text:str)->str:
     "A URL, or a text that holds one, without the user and password of it."
     return re.sub(r"//[^/@\s]+@", "//***@", text)
+
+# %% ../../nbs/12_registry.ipynb #f44ffc31
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
 
 def place_of(config:Settings)->str: # of a registry; whether there is one is not looked at
@@ -53,6 +56,7 @@ def place_of(config:Settings)->str: # of a registry; whether there is one is not
     if re.match(rf"({'|'.join(SCHEMES)})(\+\w+)?://.", uri): return anchored(uri)
     raise RegistryError(f"mlflow.tracking_uri is {redacted(uri)!r}, which names no registry: it begins with sqlite:///, http:// or https://")
 
+# %% ../../nbs/12_registry.ipynb #3d79738e
 def has_registry(
     uri:str, # as `place_of` gives it
 )->bool:
@@ -76,6 +80,7 @@ def client(
     from mlflow import MlflowClient
     return MlflowClient(tracking_uri=uri)
 
+# %% ../../nbs/12_registry.ipynb #787d3fff
 def experiment(
     mlflow:"MlflowClient",
     config:Settings,
@@ -93,10 +98,12 @@ def commit()->str: # SHA, with "-dirty" if files differ from it; "unknown" outsi
                            cwd=root(), capture_output=True, text=True)
     return asked.stdout.strip() or os.environ.get("GIT_COMMIT", "unknown")
 
+# %% ../../nbs/12_registry.ipynb #d4ab4d95
 def data_hash()->str:
     "One SHA-256 for all the records that the pipeline accepted."
     return sha256(only("records").read_bytes()).hexdigest()
 
+# %% ../../nbs/12_registry.ipynb #1a06539b
 def flat(
     values:dict[str, Any], # nested
     prefix:str="",
@@ -114,6 +121,7 @@ def products(kind:str)->dict[str, Path]: # Stage -> path
     "The products of one kind (`model`, `metrics`, `nb`, ...) that the graph names."
     return {name: root()/stage["product"][kind] for name, stage in read_stages().items() if kind in stage["product"]}
 
+# %% ../../nbs/12_registry.ipynb #95860c9d
 def only(kind:str)->Path:
     "The one product of a kind. Raises `RegistryError` if it is not there yet."
     path = next(iter(products(kind).values()))
@@ -143,6 +151,7 @@ def recording(
         mlflow.set_terminated(run, "FAILED")
         raise
 
+# %% ../../nbs/12_registry.ipynb #d213b6e6
 def record_curve(mlflow:"MlflowClient", run:str, path:Path)->None: # CSV: a step, then one column for each metric
     "Log a curve step by step."
     from mlflow.entities import Metric
@@ -181,6 +190,7 @@ def locked_requirements()->list[str]: # "numpy==2.4.6 ; python_full_version < '3
     lines += [line for line in (root()/"requirements-dev.txt").read_text().splitlines() if line.startswith("pandas==")]
     return list(dict.fromkeys(line.removesuffix("\\").strip() for line in lines if "==" in line))
 
+# %% ../../nbs/12_registry.ipynb #69e1788f
 def signature()->Any: # MLflow's
     "The contract as MLflow shows it: the record's fields, which of them may be missing, and the answer's."
     from mlflow.models import ModelSignature
@@ -237,6 +247,7 @@ def reached(config:Settings)->Iterator[None]:
     except MlflowException as e:
         raise RegistryError(f"MLflow at {redacted(config.mlflow.tracking_uri)}: {redacted(str(e).splitlines()[0][:300])}") from None
 
+# %% ../../nbs/12_registry.ipynb #e26fce3c
 @contextmanager
 def suppress_existing()->Iterator[None]:
     "Pass over the error that something is there already."
@@ -251,6 +262,7 @@ def versions(mlflow:"MlflowClient", config:Settings)->list["ModelVersion"]:
     found = mlflow.search_model_versions(f"name='{config.mlflow.model}'", order_by=["version_number DESC"])
     return sorted(found, key=lambda version: -int(version.version))
 
+# %% ../../nbs/12_registry.ipynb #030fc312
 def description(folder:Path)->str: # of a model
     "What MLflow's page says of a version: the model card, and the fields of the contract."
     lines = [f"| `{name}` | {spec.get('description', '')} |" for name, spec in Record.model_json_schema()["properties"].items()]
@@ -259,6 +271,7 @@ def description(folder:Path)->str: # of a model
     text = card.read_text() if card.exists() else ""
     return f"{text[:4900 - len(fields)].rsplit(chr(10), 1)[0]}\n\n{fields}"[:5000] # MLflow's database takes no more
 
+# %% ../../nbs/12_registry.ipynb #e4b676fa
 def register(config:Settings)->"ModelVersion":
     "Record the pipeline's run and register its model, unless this very model is there already. Raises `RegistryError`."
     folder, mlflow = only("model"), client(config, make=True)
@@ -287,10 +300,12 @@ def aliased(config:Settings, alias:str)->"ModelVersion|None": # `None`: there is
             if e.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"): return None
             raise
 
+# %% ../../nbs/12_registry.ipynb #f47b033f
 def champion(config:Settings)->"ModelVersion|None": # `None`: there is none yet
     "The version that serves. Raises `RegistryError` if MLflow cannot be reached."
     return aliased(config, CHAMPION)
 
+# %% ../../nbs/12_registry.ipynb #7b604769
 def quality(tags:dict[str, str])->dict[str, float]: # Of a version -> metric -> value
     "How good a version was when it was registered: the numbers among its tags, but for what the gate said of it later."
     number = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?").fullmatch
@@ -307,6 +322,7 @@ def versioned(config:Settings, version:str)->"ModelVersion": # "3"
             known = ", ".join(str(v.version) for v in versions(client(config), config))
     raise RegistryError(f"{config.mlflow.model} has no version {version}; it has {known or 'none yet: og register'}")
 
+# %% ../../nbs/12_registry.ipynb #9c8c6fa8
 def point(
     config:Settings,
     alias:str,

@@ -47,6 +47,7 @@ def title_of(name:str)->str: # "bike-rides" -> "Bike rides"
     "A name as people read it."
     return re.sub("[-_]", " ", name).capitalize()
 
+# %% ../../nbs/43_template.ipynb #7829f381
 def renames(name:str)->list[tuple[re.Pattern[str], str]]:
     "What stands for the template's name in all its forms, and what takes its place."
     package, dashed, title = name.replace("-", "_"), name.replace("_", "-"), title_of(name)
@@ -56,6 +57,7 @@ def renames(name:str)->list[tuple[re.Pattern[str], str]]:
     begun = [(first("OG_"), package.upper() + "_"), (first("og_"), package + "_"), (first("og-"), dashed + "-")]
     return [*whole, *begun, (alone("OG"), package.upper()), (alone("og"), package)]
 
+# %% ../../nbs/43_template.ipynb #bc02522b
 def renamed(text:str, name:str)->str:
     "A text of the template as the project has it."
     for old, new in renames(name): text = old.sub(new, text)
@@ -81,11 +83,13 @@ def template_folder()->Path:
     "Where the template lies: this checkout."
     return Path(importlib.util.find_spec("og_project").origin).resolve().parents[1] # type: ignore[union-attr,arg-type] # this code is of it
 
+# %% ../../nbs/43_template.ipynb #8a90ee2d
 def starters(template:Path)->dict[str, Any]: # "packages" of the template's own problem; "problems": name -> what it is about, its own one first
     "What a project may begin with. Raises `TemplateError` where there is nothing."
     try: return json.loads((template/"starters/starters.json").read_text())
     except FileNotFoundError: raise TemplateError(f"{template} has no starters: it was made from the template; call the template's own") from None
 
+# %% ../../nbs/43_template.ipynb #0a346d40
 def files_of(template:Path)->list[str]: # relative paths
     "What a copy takes."
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=template, capture_output=True, text=True)
@@ -113,6 +117,7 @@ def readme_of(text:str, about:str|None)->str: # `None`: the template's own probl
     "The README of a project: with its own problem."
     return re.sub(BLOCK.format("problem"), lambda found: found[1] if about is None else about, text)
 
+# %% ../../nbs/43_template.ipynb #bbd56747
 def without(text:str, packages:list[str])->str:
     "Requirements without some packages."
     for package in packages: text = re.sub(rf"(?m)^ *{package}==\S+( \\\n( +--hash=\S+( \\)?\n)+|\n)", "", text)
@@ -240,6 +245,7 @@ def failed(e:Exception)->int: # exit code
     print(f"Error: {e}", file=sys.stderr)
     return 1
 
+# %% ../../nbs/43_template.ipynb #3aef4b4f
 def main(arguments:list[str]|None=None, template:Path|None=None)->int: # exit code
     "`python3 -m og_project.lifecycle.template`, before anything is installed."
     template = template or template_folder()

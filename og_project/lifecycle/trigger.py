@@ -29,14 +29,17 @@ class Alert(BaseModel):
     labels: dict[str, str]
     startsAt: AwareDatetime
 
+# %% ../../nbs/41_trigger.ipynb #afd3c40c
 class Notice(BaseModel):
     "Alertmanager's webhook."
     alerts: list[Alert]
 
+# %% ../../nbs/41_trigger.ipynb #380151ed
 def calls(notice:Notice)->list[Alert]: # the oldest first
     "The alerts that fire and ask for a retraining."
     return sorted((a for a in notice.alerts if a.status == "firing" and a.labels.get("action") == "retrain"), key=lambda a: a.startsAt)
 
+# %% ../../nbs/41_trigger.ipynb #19cf460a
 def run_name(alert:Alert)->str:
     "The name of the run that an alert asks for: the same alert, the same name."
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", alert.labels.get("alertname", "alert"))
@@ -46,23 +49,27 @@ def run_name(alert:Alert)->str:
 class AirflowError(ProjectError):
     "Airflow cannot be reached, or refuses; the message says what it said."
 
+# %% ../../nbs/41_trigger.ipynb #d5c3c5ae
 def told(reply:tuple[int, str], what:str, *also:int)->dict[str, Any]:
     "Airflow's answer. Raises `AirflowError` unless it is a good one, or one of the statuses `also`."
     status, text = reply
     if not (200 <= status < 300 or status in also): raise AirflowError(f"Airflow, {what}: {status or 'no answer'} {text[:200]}")
     return json.loads(text) if 200 <= status < 300 else {}
 
+# %% ../../nbs/41_trigger.ipynb #9ce2983f
 def token(config:TriggerSettings)->str:
     "A token for the REST interface. Raises `AirflowError`."
     body = {"username": config.airflow_user, "password": secret(config.airflow_password) or ""}
     return told(ask(config.airflow_url, "/auth/token", body=body), "asking for a token")["access_token"]
 
+# %% ../../nbs/41_trigger.ipynb #16982b2a
 def last_run(config:TriggerSettings, key:str)->datetime|None:
     "When the last run was asked for. Raises `AirflowError`."
     path = f"/api/v2/dags/{quote(config.dag)}/dagRuns?limit=1&order_by=-run_after"
     runs = told(ask(config.airflow_url, path, key), "looking for the last run")["dag_runs"]
     return datetime.fromisoformat(runs[0]["run_after"]) if runs else None
 
+# %% ../../nbs/41_trigger.ipynb #0d790b3c
 def begin(config:TriggerSettings, key:str, name:str)->bool: # False: there is a run of this name already
     "Begin a run. Raises `AirflowError`."
     body: dict[str, Any] = {"dag_run_id": name, "logical_date": None, "conf": {}}

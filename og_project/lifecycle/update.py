@@ -42,6 +42,7 @@ class Project:
     @property
     def package(self)->str: return self.name.replace("-", "_")
 
+# %% ../../nbs/44_update.ipynb #5b502c33
 def project_of(folder:Path)->Project:
     "What a checkout says of itself. Raises `TemplateError`."
     try: about = json.loads((folder/RECORD).read_text())
@@ -64,6 +65,7 @@ def rendered(project:Project, source:str, tag:str|None, place:Path)->tuple[Path,
     if done.returncode: raise TemplateError(f"the template at {tag} cannot be rendered: {done.stderr.strip()[-300:]}")
     return made, json.loads((made/RECORD).read_text())["template"]
 
+# %% ../../nbs/44_update.ipynb #ab596903
 def next_commit(project:Project, made:Path, called:str)->str: # its hash
     "The rendered template as the commit after `template`; the problem's files as they were in it."
     for path in PROBLEM: # of the starter of that day: not asked for
@@ -94,12 +96,14 @@ def merging(folder:Path)->bool:
     "Is a merge under way?"
     return (Path(git(folder, "rev-parse", "--absolute-git-dir"))/"MERGE_HEAD").exists()
 
+# %% ../../nbs/44_update.ipynb #9288924e
 def clean(folder:Path)->None:
     "Raise `TemplateError` unless everything is committed and nothing is being merged."
     if merging(folder):
         raise TemplateError("an update (or another merge) is under way: mend what it says and call it with --finish, or take it back with --abort")
     if git(folder, "status", "--porcelain"): raise TemplateError("some changes are not committed: commit them, so that an update can be taken back")
 
+# %% ../../nbs/44_update.ipynb #e359b8e7
 def merge(project:Project, commit:str)->list[str]: # the files with conflicts
     "Merge the next commit, without committing. Made files are taken as they are here; they are made anew."
     folder = project.folder
@@ -131,6 +135,7 @@ def finish(project:Project, passes:Callable[[], None])->str: # what was committe
     git(folder, "update-ref", "-d", NEXT)
     return f"{called} is in ({about['template']}); see git show --stat"
 
+# %% ../../nbs/44_update.ipynb #e36e988e
 def abort(folder:Path)->None:
     "Put everything back as it was before the update. Raises `TemplateError` if none is under way."
     if not merging(folder): raise TemplateError("no update is under way")

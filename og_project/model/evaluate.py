@@ -90,6 +90,7 @@ def reliability(
     return pa.table({"predicted": [probability[g].mean() for g in groups], "observed": [target[g].mean() for g in groups],
                      "rows": [len(g) for g in groups]})
 
+# %% ../../nbs/07_evaluate.ipynb #8aa7cc42
 def expected_calibration_error(
     curve:pa.Table, # from `reliability`
 )->float:
@@ -135,6 +136,7 @@ def markdown_table(frame:pd.DataFrame)->str:
     lines = [list(frame.columns), ["---"] * frame.shape[1], *frame.itertuples(index=False)]
     return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
 
+# %% ../../nbs/07_evaluate.ipynb #6ec71985
 def card(
     encoder:dict[str, Any], # of the model
     metrics:dict[str, Any], # as in `metrics.json`

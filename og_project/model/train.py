@@ -67,6 +67,7 @@ def bucket_of_key(table:pa.Table)->np.ndarray: # (n,) 0 to 99
     rows = zip(*(table[name].to_pylist() for name in KEY), strict=True)
     return np.array([int.from_bytes(hashlib.sha256(repr(row).encode()).digest()[:8]) % 100 for row in rows], np.int64)
 
+# %% ../../nbs/06_train.ipynb #228d11c8
 def split_by_key(
     table:pa.Table,       # with KEY and TARGET
     valid_percent:int=15, # of the keys stop the training

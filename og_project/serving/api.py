@@ -55,6 +55,7 @@ class Prediction(Answer):
     reasons: list[dict[str, Any]] | None = Field(
         None, description="With `?explain=true`: features, and what each added to the raw score, the largest first")
 
+# %% ../../nbs/39_api.ipynb #778cf72f
 class Predictions(BaseModel):
     "An answer for each record, in their order; all of them are recorded."
     request_id: str
@@ -69,6 +70,7 @@ def content(model:Any, *more:str, example:Any=None)->dict[str, Any]:
     kinds: dict[str, Any] = {JSON: {"schema": {"anyOf": [ref, {"type": "array", "items": ref}]}} | ({"example": example} if example else {})}
     return {"requestBody": {"required": True, "content": kinds | {kind: {"schema": {"type": "string", "format": "binary"}} for kind in more}}}
 
+# %% ../../nbs/39_api.ipynb #7a88e0d9
 def describe(app:FastAPI)->None:
     "Let the API's description know the records, which the routes read themselves."
     plain = app.openapi
@@ -268,6 +270,7 @@ def greeting(config:Settings)->str:
     return (f"{config.mlflow.model}: {Answer.__doc__}\n\n  page  {url}\n  API   {url}/docs\n  stop  Ctrl-C\n\n"
             f"Ask it from another terminal:\n\n  curl -s {url}/predict -H 'content-type: application/json'{key} -d '{example}'\n")
 
+# %% ../../nbs/39_api.ipynb #2f33fcb3
 def serve(config:Settings)->None:
     "Run the service until it is stopped."
     text = as_text(config.serve.log)

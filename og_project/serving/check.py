@@ -56,6 +56,7 @@ class Finding:
     def __str__(self)->str:
         return f"nbs/{self.notebook}.ipynb{cell_of(self.notebook, self.name)}: {self.said}\n    {self.todo}"
 
+# %% ../../nbs/42_check.ipynb #5e37bbe6
 def cell_of(notebook:str, name:str)->str: # ", cell 7 (EXAMPLE)", or ""
     "Where a notebook defines a name."
     try: cells = json.loads((root()/"nbs"/f"{notebook}.ipynb").read_text())["cells"]
@@ -124,6 +125,7 @@ def demo_target(score:np.ndarray)->np.ndarray: # (n,)
     if TASK == "multiclass": return np.array(CLASSES, object)[score.argmax(1)]
     return score > 0.5 if TASK == "binary" else score
 
+# %% ../../nbs/42_check.ipynb #49b27bd1
 def check_metrics(evaluate:ModuleType|Any)->Iterator[Finding]:
     "Do METRICS and `score` say the same, and point the right way?"
     from og_project.model.estimator import demo_scores

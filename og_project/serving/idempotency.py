@@ -39,6 +39,7 @@ def key_of(
         raise Refused(400, "Idempotency-Key is a text of 1 to 255 visible ASCII characters, without blanks")
     return hashlib.sha256(b"\0".join((caller.encode(), path.encode(), given))).hexdigest()
 
+# %% ../../nbs/36_idempotency.ipynb #e5137128
 def body_hash(*parts:bytes)->str: # 64 hex digits
     "What tells two requests apart that come under one key."
     found = hashlib.sha256()
@@ -51,10 +52,12 @@ class Kept(NamedTuple):
     body: str
     answer: bytes
 
+# %% ../../nbs/36_idempotency.ipynb #baa755a3
 def kept(said:str)->Kept: # 64 hex digits and the answer, as the journal has them
     "What was kept of an answer."
     return Kept(said[:64], said[64:].encode())
 
+# %% ../../nbs/36_idempotency.ipynb #d3cbaeb3
 def in_table(rows:pa.Table|pa.RecordBatch)->dict[str, Kept]: # key -> what was answered
     "The answers in some rows of predictions or outcomes."
     if "idempotency_key" not in rows.schema.names: return {} # older than this

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['META', 'HASHED', 'EPOCH', 'log', 'HEAD', 'LARGE', 'TAIL', 'DRAFT', 'new_ids', 'new_id', 'personal', 'journal_schema',
-           'hashed', 'features_column', 'Entry', 'batch_of', 'demo_entry', 'demo_outcomes', 'feedback_schema',
-           'schema_sql', 'adapt', 'JournalFull', 'payloads', 'read_segment', 'Segment', 'Depth', 'depth', 'born',
+           'hashed', 'features_column', 'Entry', 'demo_entry', 'batch_of', 'demo_outcomes', 'feedback_schema',
+           'schema_sql', 'adapt', 'payloads', 'read_segment', 'JournalFull', 'Segment', 'born', 'Depth', 'depth',
            'Journal', 'Draft']
 
 # %% ../../nbs/22_journal.ipynb #c1bec07e
@@ -44,6 +44,7 @@ def new_ids(count:int)->pa.StringArray: # (count,) "0192f3c4-..."
     text[:, [i for i in range(36) if i not in (8, 13, 18, 23)]] = np.frombuffer(raw.tobytes().hex().encode(), np.uint8).reshape(count, 32)
     return pa.StringArray.from_buffers(count, pa.py_buffer(np.arange(0, 36 * count + 1, 36, dtype=np.int32)), pa.py_buffer(text))
 
+# %% ../../nbs/22_journal.ipynb #1e80203a
 def new_id()->str:
     "One fresh id."
     return new_ids(1)[0].as_py()
@@ -62,6 +63,7 @@ def personal()->dict[str, str]: # Field -> "drop" or "hash"
     if strange: raise SettingsError(f"contract: {strange[0]!r} is marked personal={marks[strange[0]]!r}; the marks are 'drop' and 'hash'")
     return marks
 
+# %% ../../nbs/22_journal.ipynb #de58e052
 def journal_schema()->pa.Schema:
     "The columns of a journaled prediction. Raises `SettingsError` if the contract's names collide with ours."
     marks = personal()
@@ -79,6 +81,7 @@ def hashed(values:pa.ChunkedArray, key:bytes)->pa.Array: # (n,) hex digests; mis
     digest = lambda value: hmac.digest(key, str(value).encode(), "sha256").hex()
     return pa.array([None if value is None else digest(value) for value in values.to_pylist()], pa.string())
 
+# %% ../../nbs/22_journal.ipynb #0565ed44
 def features_column(matrix:np.ndarray)->pa.ListArray: # (n, k) float32 -> (n,) lists
     "The rows of a matrix as lists, without touching each."
     flat = np.ascontiguousarray(matrix, np.float32).ravel()
@@ -96,6 +99,13 @@ class Entry(NamedTuple):
     answers: dict[str, np.ndarray] # as the contract's `Answer`
     repeats: tuple[list[str], list[str]] | None = None # (n,) each: the key of a request that may be sent again, its answer; "" where none
 
+# %% ../../nbs/22_journal.ipynb #a61f0c35
+def demo_entry(count:int=2)->Entry:
+    "Predictions of the contract's example, as version 7 gave them."
+    records, matrix, answers = rows_table([Record(**EXAMPLE)] * count), np.ones((count, 3), np.float32), answer(demo_scores(count), 0.5)
+    return Entry(new_ids(count), new_ids(count), "7", datetime(2014, 1, 1, tzinfo=UTC), records, matrix, answers)
+
+# %% ../../nbs/22_journal.ipynb #98b4bed1
 def batch_of(entry:Entry, schema:pa.Schema, key:bytes=b"")->pa.RecordBatch:
     "What is written of them; `schema` as `journal_schema` gives it."
     count, now = len(entry.ids), datetime.now(UTC)
@@ -112,12 +122,7 @@ def batch_of(entry:Entry, schema:pa.Schema, key:bytes=b"")->pa.RecordBatch:
         return value if isinstance(value, pa.Array) else pa.array(value)
     return pa.RecordBatch.from_arrays([column(values[name]) for name in schema.names], schema=schema)
 
-# %% ../../nbs/22_journal.ipynb #a61f0c35
-def demo_entry(count:int=2)->Entry:
-    "Predictions of the contract's example, as version 7 gave them."
-    records, matrix, answers = rows_table([Record(**EXAMPLE)] * count), np.ones((count, 3), np.float32), answer(demo_scores(count), 0.5)
-    return Entry(new_ids(count), new_ids(count), "7", datetime(2014, 1, 1, tzinfo=UTC), records, matrix, answers)
-
+# %% ../../nbs/22_journal.ipynb #1b32a472
 def demo_outcomes(count:int=2)->list[Any]:
     "Outcomes of this task."
     return [CLASSES[i % len(CLASSES)] if TASK == "multiclass" else i % 2 == 0 if TASK == "binary" else float(i) for i in range(count)]
@@ -128,6 +133,7 @@ def feedback_schema()->pa.Schema:
     return pa.schema({"prediction_id": pa.string(), "outcome": outcome_type()[1], "received_at": ARROW["date-time"], "request_id": pa.string(),
                       "idempotency_key": pa.string(), "idempotency_answer": pa.string()})
 
+# %% ../../nbs/22_journal.ipynb #b389f7bc
 def schema_sql(retention_days:int=JournalSettings().retention_days)->str:
     "The statements that make the tables of the service."
     moment, kinds = "DateTime64(6, 'UTC')", columns(Record) | {name: "Nullable(String)" for name, mark in personal().items() if mark == "hash"}
@@ -154,13 +160,10 @@ def adapt(store:Store, days:int)->None:
     for statement in asked:
         with explained(store.place, statement): store.client.command(statement)
 
-# %% ../../nbs/22_journal.ipynb #afae838b
+# %% ../../nbs/22_journal.ipynb #f6579d0c
 HEAD = struct.Struct("<II") # length, CRC-32
 LARGE = 32 * 2**20 # bytes: a segment is shipped as one batch, which has to fit into memory
 TAIL, DRAFT = ".journal", ".draft" # of a segment; of one that is not to be shipped yet
-
-class JournalFull(ProjectError):
-    "The journal cannot take a prediction: its disk, or its share of it, is used up. Nothing was answered."
 
 def payloads(file:IO[bytes])->Iterator[bytes]:
     "The payloads of a segment up to the first frame that is not whole."
@@ -170,6 +173,7 @@ def payloads(file:IO[bytes])->Iterator[bytes]:
         if not length or len(payload) < length or crc32(payload) != checksum: return
         yield payload
 
+# %% ../../nbs/22_journal.ipynb #429e942e
 def read_segment(file:IO[bytes])->pa.Table|None: # `None`: there is no whole batch in it
     "The rows of a segment that were written whole."
     found = payloads(file)
@@ -178,6 +182,10 @@ def read_segment(file:IO[bytes])->pa.Table|None: # `None`: there is no whole bat
     schema = pa.ipc.read_schema(pa.py_buffer(first))
     batches = [pa.ipc.read_record_batch(pa.py_buffer(payload), schema) for payload in found]
     return pa.Table.from_batches(batches, schema) if batches else None
+
+# %% ../../nbs/22_journal.ipynb #afae838b
+class JournalFull(ProjectError):
+    "The journal cannot take a prediction: its disk, or its share of it, is used up. Nothing was answered."
 
 # %% ../../nbs/22_journal.ipynb #c8393fbc
 class Segment:
@@ -212,6 +220,11 @@ class Segment:
         if not self.rows: self.path.unlink(missing_ok=True)
         os.close(self.descriptor)
 
+# %% ../../nbs/22_journal.ipynb #6228d360
+def born(path:Path)->float: # seconds since 1970
+    "When a file with an id of ours as its name was begun."
+    return int(path.name[:8] + path.name[9:13], 16) / 1000
+
 # %% ../../nbs/22_journal.ipynb #b804184f
 class Depth(NamedTuple):
     "What the store does not have yet."
@@ -219,6 +232,7 @@ class Depth(NamedTuple):
     segments: int
     oldest: float # seconds since 1970; now if there is nothing
 
+# %% ../../nbs/22_journal.ipynb #fe58fc8f
 def depth(folder:Path)->Depth:
     "What lies in a folder of segments; their names say since when."
     sizes, oldest = [], time.time()
@@ -228,10 +242,6 @@ def depth(folder:Path)->Depth:
         sizes.append(size)
         oldest = min(oldest, born(path))
     return Depth(sum(sizes), len(sizes), oldest)
-
-def born(path:Path)->float: # seconds since 1970
-    "When a file with an id of ours as its name was begun."
-    return int(path.name[:8] + path.name[9:13], 16) / 1000
 
 # %% ../../nbs/22_journal.ipynb #841e666c
 class Journal:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FAST', 'PHASE', 'MANY', 'METRICS', 'PAGE', 'PROBES', 'bury_dead', 'Metrics', 'watch_process', 'Distribution',
-           'standard_output', 'AccessLog', 'short_line', 'as_text', 'log_json', 'logs_sql']
+           'short_line', 'standard_output', 'AccessLog', 'as_text', 'log_json', 'logs_sql']
 
 # %% ../../nbs/20_metrics.ipynb #b2361f77
 import asyncio
@@ -74,6 +74,7 @@ def bury_dead(folder:Path)->None:
     for pid in {path.stem.rsplit("_", 1)[1] for path in folder.glob("gauge_live*.db")}:
         if not Path("/proc", pid).exists(): mark_process_dead(int(pid), str(folder))
 
+# %% ../../nbs/20_metrics.ipynb #dae6350f
 class Metrics:
     "The metrics of one worker; `metrics[name]` is prometheus_client's own object."
     def __init__(self):
@@ -156,10 +157,19 @@ class Distribution:
             name = "og_feature_values_total" if i < self.features else "og_prediction_scores_total"
             metrics[name].labels(self.version, self.names[i], bucket).inc(int(counts[i, j]))
 
+# %% ../../nbs/20_metrics.ipynb #1d70dd64
+def short_line(request_id:str, method:str, path:str, status:int, seconds:float, more:dict[str, Any])->bytes:
+    "A request as somebody at a terminal reads it."
+    records = f", {more['og.records']} record{'s' if more['og.records'] != 1 else ''}" if "og.records" in more else ""
+    why = f"   (request {request_id})" if status >= 400 else ""
+    return f"{datetime.now():%H:%M:%S}  {method:4} {path}  {status}  {1e3 * seconds:.1f} ms{records}{why}".encode()
+
 # %% ../../nbs/20_metrics.ipynb #5f15d7ed
 def standard_output()->Any:
     "The process's own, as bytes, whatever a notebook or a test made of `sys.stdout`."
     return open(1, "wb", closefd=False) # noqa: SIM115 - it stays open as long as the process
+
+# %% ../../nbs/20_metrics.ipynb #b7624d27
 PROBES = ("/health", "/metrics", "/v2/health", "/ping") # asked again and again by machines: that it went well is no news
 
 class AccessLog:
@@ -187,18 +197,12 @@ class AccessLog:
             self.stream.flush()
         except OSError: pass # nobody reads the log: no reason to refuse a prediction
 
-# %% ../../nbs/20_metrics.ipynb #1d70dd64
-def short_line(request_id:str, method:str, path:str, status:int, seconds:float, more:dict[str, Any])->bytes:
-    "A request as somebody at a terminal reads it."
-    records = f", {more['og.records']} record{'s' if more['og.records'] != 1 else ''}" if "og.records" in more else ""
-    why = f"   (request {request_id})" if status >= 400 else ""
-    return f"{datetime.now():%H:%M:%S}  {method:4} {path}  {status}  {1e3 * seconds:.1f} ms{records}{why}".encode()
-
 # %% ../../nbs/20_metrics.ipynb #4a6c83d8
 def as_text(how:str)->bool: # "auto", "json" or "text"
     "Is the log for a person?"
     return how == "text" or (how == "auto" and sys.stdout.isatty())
 
+# %% ../../nbs/20_metrics.ipynb #6fd74e87
 def log_json(
     service:str,      # its name in each line
     text:bool=False,  # for a person: short lines

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMATS', 'WHOLE', 'NUMBER', 'DATATYPES', 'INPUTS', 'OUTPUTS', 'check_nodes', 'check_rows', 'rows_of_mlflow',
            'asked_of_mlflow', 'from_text', 'rows_of_csv', 'rows_of_parquet', 'unpacked', 'packed', 'options',
-           'tensor_of', 'tensors', 'flat', 'asked_of_v2', 'datatype', 'wanted_of_v2', 'reply_of_v2']
+           'tensor_of', 'flat', 'datatype', 'tensors', 'asked_of_v2', 'wanted_of_v2', 'reply_of_v2']
 
 # %% ../../nbs/35_protocols.ipynb #c76f3dea
 import csv
@@ -31,6 +31,7 @@ def check_nodes(body:bytes, most:int)->None:
     if len(body) > limit and sum(body.count(mark) for mark in (b",", b"[", b"{")) > limit:
         raise TooLarge(f"the body holds more than {limit:,} values, more than {most:,} records have (serve.max_records)")
 
+# %% ../../nbs/35_protocols.ipynb #7725112c
 def check_rows(rows:int, most:int)->None:
     "Raise `TooLarge` for more rows than are read."
     if rows > most:
@@ -84,6 +85,7 @@ def from_text(name:str, text:str)->Any:
     if kind == "boolean" and text.lower() in ("true", "false"): return text.lower() == "true"
     return text
 
+# %% ../../nbs/35_protocols.ipynb #a41c89dd
 def rows_of_csv(body:bytes, most:int)->list[dict[str, Any]]:
     "The records of a CSV file with a header. Raises `BadBody`, `BadRecords`, `TooLarge`."
     check_rows(max(body.count(b"\n"), body.count(b"\r")) - 1, most + 1) # a line may end in the last row or not
@@ -141,6 +143,7 @@ def unpacked(data:memoryview, datatype:str, most:int=10_000)->list[Any]:
         at += 4 + size
     return found
 
+# %% ../../nbs/35_protocols.ipynb #be6576bb
 def packed(values:list[Any], datatype:str)->bytes:
     "A binary tensor."
     if datatype != "BYTES": return np.array(values, DATATYPES[datatype]).tobytes()
@@ -153,6 +156,7 @@ def options(owner:dict[str, Any], what:str)->dict[str, Any]:
     if not isinstance(found, dict): raise BadBody(f"the parameters of {what} are an object")
     return found
 
+# %% ../../nbs/35_protocols.ipynb #ee21a384
 def tensor_of(tensor:Any, most:int)->tuple[str, str, list[int]]: # name, datatype, shape
     "What an input says of itself. Raises `BadBody`, `BadRecords`, `TooLarge`."
     if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str): raise BadBody("an input has a name, a datatype and a shape")
@@ -164,6 +168,20 @@ def tensor_of(tensor:Any, most:int)->tuple[str, str, list[int]]: # name, datatyp
         raise BadBody(f"input {name!r}: the shape is a list of sizes, [n] or [n, 1]")
     check_rows(shape[0] if shape else 1, most)
     return name, datatype, shape
+
+# %% ../../nbs/35_protocols.ipynb #6a240921
+def flat(data:Any)->list[Any]:
+    "A list, or a list of lists, as one list. Raises `BadBody`."
+    if not isinstance(data, list): raise BadBody("`data` is a list of values")
+    return [value for part in data for value in (part if isinstance(part, list) else [part])]
+
+# %% ../../nbs/35_protocols.ipynb #5408ab6b
+def datatype(kind:pa.DataType)->str:
+    "The protocol's name of a type."
+    return "BOOL" if pa.types.is_boolean(kind) else "INT64" if pa.types.is_integer(kind) else "FP64" if pa.types.is_floating(kind) else "BYTES"
+
+INPUTS = {kind.name: datatype(kind.type) for kind in RECORD()}
+OUTPUTS = {kind.name: datatype(kind.type) for kind in arrow_schema(Answer)} | {"id": "BYTES"}
 
 # %% ../../nbs/35_protocols.ipynb #95c5b684
 def tensors(body:bytes, header_length:int|None, most:int=10_000)->tuple[dict[str, Any], dict[str, list[Any]]]: # The JSON, and the elements by name
@@ -187,11 +205,6 @@ def tensors(body:bytes, header_length:int|None, most:int=10_000)->tuple[dict[str
     if len({len(values) for values in found.values()}) > 1: raise BadBody("the inputs differ in length")
     return asked, found
 
-def flat(data:Any)->list[Any]:
-    "A list, or a list of lists, as one list. Raises `BadBody`."
-    if not isinstance(data, list): raise BadBody("`data` is a list of values")
-    return [value for part in data for value in (part if isinstance(part, list) else [part])]
-
 # %% ../../nbs/35_protocols.ipynb #9005ae57
 def asked_of_v2(values:dict[str, list[Any]])->list[Any]:
     "The records of a v2 request, checked. Raises `BadBody`, `pydantic.ValidationError`."
@@ -202,13 +215,6 @@ def asked_of_v2(values:dict[str, list[Any]])->list[Any]:
     empty = lambda name, value: value == "" and (name == "id" or PROPERTIES[name][1])
     rows = [dict(zip(known, row, strict=True)) for row in zip(*known.values(), strict=True)]
     return MANY.validate_python([{name: None if empty(name, value) else value for name, value in row.items()} for row in rows])
-
-def datatype(kind:pa.DataType)->str:
-    "The protocol's name of a type."
-    return "BOOL" if pa.types.is_boolean(kind) else "INT64" if pa.types.is_integer(kind) else "FP64" if pa.types.is_floating(kind) else "BYTES"
-
-INPUTS = {kind.name: datatype(kind.type) for kind in RECORD()}
-OUTPUTS = {kind.name: datatype(kind.type) for kind in arrow_schema(Answer)} | {"id": "BYTES"}
 
 # %% ../../nbs/35_protocols.ipynb #c8b7dab7
 def wanted_of_v2(asked:dict[str, Any])->tuple[str|None, list[tuple[str, bool]]]: # The request's id; outputs: name, in binary form?

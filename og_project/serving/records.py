@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOMENT', 'Moment', 'PROPERTIES', 'NAME', 'Name', 'RequestRecord', 'ONE', 'MANY', 'OPERATORS', 'MOST_TEXT', 'RULES',
            'moment_schema', 'asked_fields', 'BadBody', 'lenient', 'plain', 'read_json', 'TooLarge', 'BadRecords',
-           'wrong', 'cast', 'text_bytes', 'check_names', 'read_table']
+           'wrong', 'text_bytes', 'cast', 'check_names', 'read_table']
 
 # %% ../../nbs/32_records.ipynb #de1ca931
 import json
@@ -32,6 +32,7 @@ def moment_schema(*_:Any)->Any:
     return core_schema.custom_error_schema(core_schema.json_or_python_schema(text, value), "moment",
                                            custom_error_message="Input should be a time with its zone, like 2013-12-30T15:05:00-05:00")
 
+# %% ../../nbs/32_records.ipynb #0cc8a01d
 Moment = Annotated[datetime, GetPydanticSchema(moment_schema), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 def asked_fields()->dict[str, Any]: # name -> type and field
@@ -52,6 +53,7 @@ ONE, MANY = TypeAdapter(RequestRecord), TypeAdapter(Annotated[list[RequestRecord
 class BadBody(ValueError):
     "A body that is not what its form says."
 
+# %% ../../nbs/32_records.ipynb #1cd209e3
 def lenient(body:bytes)->Any:
     "JSON, with the NaN that Python's own writer leaves in it. Raises `BadBody`."
     try: return orjson.loads(body)
@@ -62,6 +64,7 @@ def lenient(body:bytes)->Any:
         return found
     except (ValueError, RecursionError) as e: raise BadBody(f"Ensure that input is a valid JSON formatted string. Error: {str(e)[:200]}") from None
 
+# %% ../../nbs/32_records.ipynb #27c6eb5a
 def plain(name:str, value:Any)->Any:
     "A value that came through a data frame, as the contract would say it."
     if isinstance(value, list) and len(value) == 1: value = value[0]
@@ -69,6 +72,7 @@ def plain(name:str, value:Any)->Any:
     if value != value: return None
     return int(value) if value.is_integer() and name in PROPERTIES and PROPERTIES[name][0]["type"] == "integer" else value
 
+# %% ../../nbs/32_records.ipynb #9458f83a
 def read_json(body:bytes)->list[Any]: # of `RequestRecord`
     "The records of a body: one, or a list. Raises `pydantic.ValidationError`."
     several = body.lstrip()[:1] == b"["
@@ -85,6 +89,7 @@ def read_json(body:bytes)->list[Any]: # of `RequestRecord`
 class TooLarge(Exception):
     "What a body would become is more than is read at most; the message names the limit."
 
+# %% ../../nbs/32_records.ipynb #5e6180b8
 class BadRecords(ValueError):
     "What is wrong with which record: as pydantic says it, `loc` and `msg`."
     def __init__(self, row:int|None, name:str, message:str):
@@ -95,6 +100,7 @@ class BadRecords(ValueError):
     def later(self, rows:int)->"BadRecords": # The same, that many rows further down
         return BadRecords(None if self.row is None else self.row + rows, self.name, self.message)
 
+# %% ../../nbs/32_records.ipynb #76cf793c
 OPERATORS = {"minimum": pc.less, "exclusiveMinimum": pc.less_equal, "maximum": pc.greater, "exclusiveMaximum": pc.greater_equal}
 
 def wrong(column:pa.ChunkedArray, spec:dict[str, Any], nullable:bool)->list[tuple[str, pa.ChunkedArray]]:
@@ -108,6 +114,11 @@ def wrong(column:pa.ChunkedArray, spec:dict[str, Any], nullable:bool)->list[tupl
     if "maxLength" in spec: found.append((f"is longer than {spec['maxLength']}", pc.greater(pc.utf8_length(column), spec["maxLength"])))
     if "minLength" in spec: found.append((f"is shorter than {spec['minLength']}", pc.less(pc.utf8_length(column), spec["minLength"])))
     return found
+
+# %% ../../nbs/32_records.ipynb #2d0f897d
+def text_bytes(column:pa.ChunkedArray)->int: # of a dictionary of texts
+    "What its texts come to when each row has its own."
+    return sum(pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0 for chunk in column.chunks)
 
 # %% ../../nbs/32_records.ipynb #43289db2
 MOST_TEXT = 64 * 2**20 # bytes that the texts of one column may come to
@@ -130,10 +141,6 @@ def cast(column:pa.ChunkedArray, kind:pa.DataType, name:str)->pa.ChunkedArray:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
         raise BadRecords(None, name, f"cannot be {kind}: {str(e).splitlines()[0][:150]}") from None
 
-def text_bytes(column:pa.ChunkedArray)->int: # of a dictionary of texts
-    "What its texts come to when each row has its own."
-    return sum(pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0 for chunk in column.chunks)
-
 # %% ../../nbs/32_records.ipynb #2611962b
 def check_names(names:list[str])->None:
     "Raise `BadRecords` for a name that the contract does not have, and for one that stands twice."
@@ -143,6 +150,7 @@ def check_names(names:list[str])->None:
         raise BadRecords(None, repr(strange)[1:-1][:100], f"is no field of the contract{hint}")
     if len(set(names)) < len(names): raise BadRecords(None, next(name for name in names if names.count(name) > 1), "stands twice")
 
+# %% ../../nbs/32_records.ipynb #92b57706
 def read_table(
     table:pa.Table,
     checked:bool=False, # Were its values looked at before? Then only its columns are put into the contract's types and order

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'ACTUAL', 'OUTCOMES', 'ONE', 'NO_MODEL', 'in_words', 'Service', 'tick', 'ticking', 'Feedback', 'unshipped',
-           'shipped', 'Report', 'record_outcomes', 'outcomes_table', 'outcomes_token', 'about_model', 'traffic',
+           'shipped', 'outcomes_token', 'Report', 'outcomes_table', 'record_outcomes', 'about_model', 'traffic',
            'promotions']
 
 # %% ../../nbs/37_service.ipynb #796c3510
@@ -121,6 +121,7 @@ def tick(service:Service, seen:dict[str, int])->None: # What was counted before,
     for name, value in now.items(): metrics[name].inc(max(0, value - seen.get(name, 0)))
     seen |= now
 
+# %% ../../nbs/37_service.ipynb #7f9b6b61
 async def ticking(service:Service)->None:
     "Tick once a second until cancelled."
     seen: dict[str, int] = {}
@@ -153,11 +154,18 @@ def unshipped(journal:Journal)->set[str]:
         if rows is not None: found |= set(rows["prediction_id"].to_pylist())
     return found
 
+# %% ../../nbs/37_service.ipynb #7948fafe
 def shipped(store:Store, ids:list[str])->set[str]:
     "Those of these ids that the store has. Raises `StoreError`."
     found = query(store, "SELECT DISTINCT prediction_id FROM predictions WHERE prediction_id IN {ids:Array(String)}", {"ids": ids})
     return set(found["prediction_id"].to_pylist())
 
+# %% ../../nbs/37_service.ipynb #2cfc173a
+def outcomes_token(new:dict[str, Any], before:dict[str, tuple[Any, int]])->str: # `before`: outcome and time
+    "The name of this event: the outcomes, and the moments of those that they correct. So a second correction to the same value is another event."
+    return hashlib.sha256(orjson.dumps([[name, value, before.get(name)] for name, value in sorted(new.items())])).hexdigest()
+
+# %% ../../nbs/37_service.ipynb #3df8ed3d
 @dataclass(frozen=True)
 class Report:
     "Outcomes that somebody reports."
@@ -166,6 +174,16 @@ class Report:
     render: Callable[[list[dict[str, str]]], Any] = lambda results: results # what is sent, made before anything is recorded
     repeat: tuple[str, str] | None = None # the key and the body's hash of a request that may be sent again
     permit: Permit = field(default_factory=Permit)
+
+# %% ../../nbs/37_service.ipynb #1fcd4176
+def outcomes_table(new:dict[str, Any], before:dict[str, tuple[Any, int]], report:Report, sent:Any)->pa.Table: # `before`: outcome and time
+    "Outcomes as rows. Each is later than the one that it corrects, whatever the clock says."
+    schema, now = feedback_schema(), time.time_ns() // 1000
+    at = [max(now, before[name][1] + 1) if name in before else now for name in new]
+    key, said = (report.repeat[0], report.repeat[1] + sent.body.decode()) if report.repeat else ("", "")
+    rest = [""] * (len(new) - 1)
+    columns = [list(new), list(new.values()), at, [report.request_id] * len(new), [key, *rest], [said, *rest]]
+    return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, schema, strict=True)], schema)
 
 # %% ../../nbs/37_service.ipynb #a2e90487
 def record_outcomes(service:Service, report:Report)->tuple[list[dict[str, str]], Any]: # For each: id, status; what `render` made
@@ -185,20 +203,6 @@ def record_outcomes(service:Service, report:Report)->tuple[list[dict[str, str]],
     if new: append(store, "feedback", outcomes_table(new, before, report, sent), outcomes_token(new, before))
     return results, sent
 
-# %% ../../nbs/37_service.ipynb #1fcd4176
-def outcomes_table(new:dict[str, Any], before:dict[str, tuple[Any, int]], report:Report, sent:Any)->pa.Table: # `before`: outcome and time
-    "Outcomes as rows. Each is later than the one that it corrects, whatever the clock says."
-    schema, now = feedback_schema(), time.time_ns() // 1000
-    at = [max(now, before[name][1] + 1) if name in before else now for name in new]
-    key, said = (report.repeat[0], report.repeat[1] + sent.body.decode()) if report.repeat else ("", "")
-    rest = [""] * (len(new) - 1)
-    columns = [list(new), list(new.values()), at, [report.request_id] * len(new), [key, *rest], [said, *rest]]
-    return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, schema, strict=True)], schema)
-
-def outcomes_token(new:dict[str, Any], before:dict[str, tuple[Any, int]])->str: # `before`: outcome and time
-    "The name of this event: the outcomes, and the moments of those that they correct. So a second correction to the same value is another event."
-    return hashlib.sha256(orjson.dumps([[name, value, before.get(name)] for name, value in sorted(new.items())])).hexdigest()
-
 # %% ../../nbs/37_service.ipynb #d44c375d
 def about_model(service:Service)->dict[str, Any]:
     "What `/model` says."
@@ -215,6 +219,7 @@ def about_model(service:Service)->dict[str, Any]:
              "lookups_age_seconds": served.lookups_until and round(time.time() - served.lookups_until.timestamp())}
     return common | about
 
+# %% ../../nbs/37_service.ipynb #cc4c2106
 NO_MODEL = "there is no model to answer with yet: promote a version (make pipeline does), it is fetched by itself"
 
 def traffic(service:Service, hours:int=24)->list[dict[str, Any]]: # Of each ten minutes and version: at, version, predictions, mean
@@ -228,6 +233,7 @@ def traffic(service:Service, hours:int=24)->list[dict[str, Any]]: # Of each ten 
         service.past = time.monotonic(), found.to_pylist()
     return service.past[1]
 
+# %% ../../nbs/37_service.ipynb #b6ab27bb
 def promotions(service:Service)->list[dict[str, Any]]: # The newest first: at, kind, from_version, to_version, who, verdict, reason
     "What the ledger knows of the champion. Raises `StoreError`."
     return [change._asdict() for change in reversed(changes(service.config, service.store()))]

@@ -76,6 +76,7 @@ def lost_rows(folder:Path)->int:
     except FileNotFoundError: return 0
     return sum(int(found[1]) for line in lines if (found := re.search(r'"rows": (\d+)}', line))) # a torn line was followed by no loss
 
+# %% ../../nbs/23_shipper.ipynb #36ed16b5
 def count_loss(folder:Path, segment:str, rows:int)->None:
     "Write a loss down; the disk has it when this returns."
     with (folder/LOST).open("ab") as file:

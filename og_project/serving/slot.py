@@ -54,6 +54,7 @@ class Served:
     lookups_until: datetime | None
     reference: dict[str, Any] | None = None # the buckets of its features and scores
 
+# %% ../../nbs/31_slot.ipynb #eefc9a54
 FILE_TYPES = {".txt", ".json", ".parquet", ".md"}
 
 def check_types(folder:Path)->None:
@@ -77,6 +78,7 @@ def rehearse(model:Model, folder:Path, reference:dict[str, Any]|None)->None:
     except (ValueError, TypeError, KeyError, pa.ArrowException) as e:
         raise ModelError(f"{folder}: its answers cannot be counted and recorded: {e}") from None
 
+# %% ../../nbs/31_slot.ipynb #26bb16b6
 def open_model(
     folder:Path,
     version:str,
@@ -161,6 +163,7 @@ def renewed(served:Served, lookups:dict[str, Any])->Served:
     model = replace(served.model, lookups=lookups, features=ready(lookups))
     return replace(served, model=model, lookups_until=as_of(lookups, served.model.encoder))
 
+# %% ../../nbs/31_slot.ipynb #aad7a1b0
 def refresh_lookups(slot:Slot)->None:
     "Make new lookups from the store, if the environment's tables are there."
     served, config = slot.served, slot.config
@@ -197,6 +200,7 @@ def watch(slot:Slot)->threading.Thread:
     thread.start()
     return thread
 
+# %% ../../nbs/31_slot.ipynb #860cad69
 def end(slot:Slot)->None:
     "Tell the thread to stop."
     slot.stopping = True
