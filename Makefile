@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS = true
 export MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline test quick image image-test stack-test starters-test airflow-test gitlab-test lint lint-lock lint-secrets lint-vulnerabilities export dag lock serve lab mlflow bench clean
+.PHONY: help setup pipeline test quick image image-test stack-test starters-test airflow-test gitlab-test lint fix lint-lock lint-secrets lint-vulnerabilities export dag lock serve lab mlflow bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,12 +73,14 @@ gitlab-test: setup ## run the jobs that need no GitLab, with gitlab-ci-local (ne
 	@npm install --silent --no-audit --no-fund --prefix build/gitlab-ci-local gitlab-ci-local@4.61.0 >/dev/null
 	@GITLAB_CI_LOCAL="$(CURDIR)/build/gitlab-ci-local/node_modules/.bin/gitlab-ci-local" $(BIN)/pytest --durations 10 tests/test_gitlab.py
 
-SOURCES = find nbs og_project -name '*.ipynb' -not -path '*checkpoints*' -o -name '*.py' | sort | xargs cat | cksum
-lint: setup ## check style, types, notebooks and package in step, graph in step, Dockerfile and GitLab's file
+# what the notebooks export is made in a copy, and compared
+EXPORTED = rm -rf build/export && mkdir -p build/export && cp -R nbs og_project settings.ini pyproject.toml build/export && \
+	cd build/export && ../../$(BIN)/nbdev_export && diff -rq -x __pycache__ og_project ../../og_project
+lint: setup ## check style, types, notebooks and package in step, graph in step, Dockerfile and GitLab's file; changes nothing
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@before=$$($(SOURCES)); $(BIN)/nbdev_export; $(BIN)/og clean >/dev/null; test "$$before" = "$$($(SOURCES))" || \
-		{ echo "notebooks were not clean, or the package was not what they export; it is now: see git diff"; exit 1; }
+	@$(BIN)/og clean --check >/dev/null
+	@$(EXPORTED) || { echo "the package is not what the notebooks export: run make fix"; exit 1; }
 	@$(BIN)/og dag --check
 	@$(QUIET) $(BIN)/og check
 	@$(BIN)/python monitoring/dashboards.py --check
@@ -87,6 +89,14 @@ lint: setup ## check style, types, notebooks and package in step, graph in step,
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/shellcheck .ci/run .ci/hooks setup.sh tests/stack/*.sh
 	@$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.yml
+
+fix: setup ## mend what a program can: imports, notebooks stored clean, and whatever is made of something else
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/og clean
+	@$(BIN)/nbdev_export
+	@$(BIN)/og dag
+	@$(BIN)/python monitoring/dashboards.py
+	@$(BIN)/python .ci/component.py
 
 lint-lock: setup ## check that requirements*.txt follow settings.ini (asks the package index)
 	@mkdir -p build/lock && cp requirements*.txt build/lock/

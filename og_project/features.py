@@ -7,8 +7,9 @@ __all__ = ['Lookups', 'FEW', 'Vocabulary', 'Encoded', 'TAXI_MINUTES', 'KEYS', 'K
            'HORIZON', 'WINDOWS', 'REACH', 'WEATHER', 'FEATURES', 'GROUPS', 'DEPARTURES', 'BLOCK', 'local_time',
            'hour_of', 'schedule', 'holiday_days', 'calendar', 'write_lookups', 'read_lookups', 'vocabulary_of',
            'dictionary_encode', 'encode', 'take', 'join_keys', 'LookupTable', 'lookup_table', 'plane_and_route',
-           'history_sql', 'history', 'dictionaries', 'Tally', 'tally', 'mean_of_windows', 'recent', 'Features', 'ready',
-           'build_features', 'refresh', 'as_of', 'seen', 'block', 'build', 'demo_build', 'past']
+           'history_sql', 'history', 'Sources', 'sources_of', 'dictionaries', 'Tally', 'tally', 'mean_of_windows',
+           'recent', 'Features', 'ready', 'build_features', 'refresh', 'as_of', 'Window', 'seen', 'block', 'build',
+           'demo_build', 'past']
 
 # %% ../nbs/04_features.ipynb #56e45e0a
 from dataclasses import dataclass
@@ -193,24 +194,35 @@ def history(
     hours = [int(-(-since.timestamp() // 3600)), int(until.timestamp() // 3600)] # the first and the last whole hour
     return {"history": found, "coverage": pa.table({"since": hours[:1], "until": hours[1:], "late_minutes": [late_minutes]})}
 
+# %% ../nbs/04_features.ipynb #d5167660
+@dataclass(frozen=True)
+class Sources:
+    "What features are made from: tables, or table functions."
+    records: str
+    flights: str
+    planes: str
+
+# %% ../nbs/04_features.ipynb #63d5ac79
+def sources_of(ingested:dict[str, Any])->Sources: # Name -> path of each product of ingest
+    "The files that ingest left, as sources."
+    return Sources(parquet(ingested["records"]), parquet(f"{ingested['raw']}/flights.parquet"), parquet(f"{ingested['external']}/planes.parquet"))
+
 # %% ../nbs/04_features.ipynb #a7844364
 CATEGORICAL = ("carrier", "origin", "dest") # a code each, see `vocabulary`
 
 def dictionaries(
     store:Store,
-    records:str, # Tables, or table functions
-    flights:str,
-    planes:str,
+    sources:Sources,
     until:datetime, # Nothing at or after it is seen
-)->Lookups:      # `vocabulary`, `planes`, `routes`
+)->Lookups:         # `vocabulary`, `planes`, `routes`
     "The lookups that do not change with the hour. Raises `StoreError`."
     seen = "< {until:DateTime64(6, 'UTC')}"
-    words = " UNION ALL ".join(f"SELECT DISTINCT '{name}' AS field, {name} AS word FROM {records} WHERE sched_dep {seen}"
+    words = " UNION ALL ".join(f"SELECT DISTINCT '{name}' AS field, {name} AS word FROM {sources.records} WHERE sched_dep {seen}"
                                for name in CATEGORICAL)
     asked = {
         "vocabulary": f"SELECT field, word FROM ({words}) ORDER BY field, word",
-        "planes": f"SELECT tailnum, toFloat32(max(year)) AS year, toFloat32(max(seats)) AS seats FROM {planes} GROUP BY tailnum",
-        "routes": f"SELECT origin, dest, toFloat32(max(distance)) AS distance FROM {flights} "
+        "planes": f"SELECT tailnum, toFloat32(max(year)) AS year, toFloat32(max(seats)) AS seats FROM {sources.planes} GROUP BY tailnum",
+        "routes": f"SELECT origin, dest, toFloat32(max(distance)) AS distance FROM {sources.flights} "
                   f"WHERE time_hour {seen} GROUP BY origin, dest",
     }
     return {name: query(store, f"SELECT * FROM ({sql}) ORDER BY ALL", {"until": until}) for name, sql in asked.items()}
@@ -337,62 +349,64 @@ def as_of(lookups:Lookups, about:dict[str, Any])->datetime: # UTC
     "The moment up to which lookups know what happened."
     return datetime.fromtimestamp(int(lookups["coverage"]["until"][0].as_py()) * 3600, UTC)
 
-# %% ../nbs/04_features.ipynb #42969790
-BLOCK = 3 # months
+# %% ../nbs/04_features.ipynb #3a52d4d1
+@dataclass(frozen=True)
+class Window:
+    "Records from one moment to another, and where the history begins that is counted for them."
+    first: datetime # of the history
+    since: datetime # of the records
+    until: datetime
 
+# %% ../nbs/04_features.ipynb #42969790
 def seen(
     store:Store,
-    records:str,      # A table, or a table function
-    first:datetime,   # History from here on
-    since:datetime,   # The window
-    until:datetime,
-    fixed:Lookups,    # from `dictionaries`
+    records:str,   # A table, or a table function
+    window:Window,
+    fixed:Lookups, # from `dictionaries`
     late_minutes:int,
 )->tuple[pa.Table, np.ndarray]: # (n,) the records with TARGET (null where the outcome is not known); (n, len(FEATURES)) float32
     "The records of a window, and what a model sees of them. Raises `StoreError`."
     asked = f"SELECT * FROM {records} WHERE sched_dep >= {{since:DateTime64(6, 'UTC')}} AND sched_dep < {{until:DateTime64(6, 'UTC')}}"
-    rows = query(store, f"{asked} ORDER BY {', '.join(KEY)}", {"since": since, "until": until})
-    matrix = build_features(rows, ready(fixed | history(store, records, first, until, late_minutes)))
+    rows = query(store, f"{asked} ORDER BY {', '.join(KEY)}", {"since": window.since, "until": window.until})
+    matrix = build_features(rows, ready(fixed | history(store, records, window.first, window.until, late_minutes)))
     return rows.append_column(TARGET, pc.greater_equal(rows["arr_delay"], late_minutes)), matrix
 
 # %% ../nbs/04_features.ipynb #34fba0e5
-def block(store:Store, records:str, first:datetime, since:datetime, until:datetime, fixed:Lookups, late_minutes:int)->pa.Table:
+def block(store:Store, records:str, window:Window, fixed:Lookups, late_minutes:int)->pa.Table:
     "The features of a block of records: KEY, FEATURES (float32), TARGET."
-    rows, matrix = seen(store, records, first, since, until, fixed, late_minutes)
+    rows, matrix = seen(store, records, window, fixed, late_minutes)
     columns = {name: rows[name] for name in KEY if name not in FEATURES} | dict(zip(FEATURES, matrix.T, strict=True))
     return pa.table(columns | {TARGET: rows[TARGET]})
 
 # %% ../nbs/04_features.ipynb #eeef1abe
+BLOCK = 3 # months
+
 def build(
     store:Store,
-    records:str,        # Tables, or table functions
-    flights:str,
-    planes:str,
-    features:Path,      # Parquet file to write: KEY, FEATURES, TARGET, a row group for each block
-    lookups:Path,       # Folder to write: the lookups as of `until`
-    until:datetime,     # Nothing at or after it is seen
-    late_minutes:int,   # An arrival is late from so many minutes on
-    lookup_days:int=14, # Days of history that travel with the model
-)->int:                 # Rows
+    sources:Sources,
+    made:dict[str, Path], # to write: `features`, a file of KEY, FEATURES and TARGET; `lookups`, a folder of those as of `until`
+    until:datetime,       # Nothing at or after it is seen
+    late_minutes:int,     # An arrival is late from so many minutes on
+    lookup_days:int=14,   # Days of history that travel with the model
+)->int:                   # Rows
     "Build every feature of every record before `until`, and the lookups for the service. Raises `StoreError`."
     if timedelta(days=lookup_days) < REACH:
         raise ValueError(f"lookup_days={lookup_days}: the service needs {REACH.days} days of history to see what training saw")
-    fixed = dictionaries(store, records, flights, planes, until)
+    fixed, records = dictionaries(store, sources, until), sources.records
     first = query(store, f"SELECT min(sched_dep) AS at FROM {records}")["at"][0].as_py()
     cuts = [a for a, _ in months(first, until)][::BLOCK] + [until]
-    windows = [(store, records, max(first, a - REACH), a, b, fixed, late_minutes) for a, b in pairwise(cuts)]
-    written = write(features, ahead(block, windows))
+    windows = [Window(max(first, since - REACH), since, to) for since, to in pairwise(cuts)]
+    written = write(made["features"], ahead(block, ((store, records, window, fixed, late_minutes) for window in windows)))
     recent = history(store, records, until - timedelta(days=lookup_days), until, late_minutes)
     in_order = [(name, "ascending") for name in ("event", "by", "key", "hour")]
-    write_lookups(lookups, fixed | recent | {"history": recent["history"].sort_by(in_order)})
+    write_lookups(made["lookups"], fixed | recent | {"history": recent["history"].sort_by(in_order)})
     return written
 
 # %% ../nbs/04_features.ipynb #4a031241
 def demo_build()->dict[str, Path]: # Name -> path: `features`, `lookups`, and those of ingest
     "The products of this stage for the demo frame, in a temporary folder."
     staging, demo = drafts(None, "features lookups"), demo_ingest()
-    build(connect(), parquet(demo["records"]), parquet(demo["raw"]/"flights.parquet"), parquet(demo["external"]/"planes.parquet"),
-          staging["features"], staging["lookups"], moment("2014-01-01"), 15)
+    build(connect(), sources_of(demo), staging, moment("2014-01-01"), late_minutes=15)
     return demo | publish(staging)
 
 # %% ../nbs/04_features.ipynb #30d382dd
@@ -405,4 +419,4 @@ def past(
 )->tuple[pa.Table, np.ndarray]: # As `seen`
     "The records of a past window, and what a model with these lookups would have seen of each. Raises `StoreError`."
     late_minutes = int(lookups["coverage"]["late_minutes"][0].as_py())
-    return seen(store, records, since - REACH, since, until, lookups, late_minutes)
+    return seen(store, records, Window(since - REACH, since, until), lookups, late_minutes)

@@ -56,13 +56,13 @@ def run_ingest(folder: Path, times: int) -> int:
     at = paths(folder)
     ingest.keep(ingest.read_files(folder), at["raw"], at["external"])
     flights, weather = (parquet(at["raw"] / f"{table}.parquet") for table in ingest.EVENT_TABLES)
-    return ingest.check(connect(), flights, weather, at["records"], at["rejected"], since(times), END)["accepted"]
+    return ingest.check(connect(), flights, weather, at, since(times), END)["accepted"]
 
 
 def run_features(folder: Path, times: int) -> int:
     at = paths(folder)
     tables = at["records"], at["raw"] / "flights.parquet", at["external"] / "planes.parquet"
-    return features.build(connect(), *map(parquet, tables), at["features"], at["lookups"], END, 15)
+    return features.build(connect(), features.Sources(*map(parquet, tables)), at, END, 15)
 
 
 def run_pandas(folder: Path, times: int, how: str) -> int:

@@ -29,10 +29,10 @@ def lap(name: str) -> None:
 
 ingest.keep(ingest.reader(settings(), since, until), made["raw"], made["external"])
 flights, weather = (parquet(made["raw"] / f"{table}.parquet") for table in ingest.EVENT_TABLES)
-ingest.check(store, flights, weather, made["records"], made["rejected"], since, until)
+ingest.check(store, flights, weather, made, since, until)
 lap("ingest")
 planes = parquet(made["external"] / "planes.parquet")
-features.build(store, parquet(made["records"]), flights, planes, made["features"], made["lookups"], until, 15)
+features.build(store, features.Sources(parquet(made["records"]), flights, planes), made, until, 15)
 lap("features")
 parts = train.split(pq.read_table(made["features"]), until)
 booster, loss = estimator.fit(parts["train"], parts["valid"], settings().model)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from csv import reader as csv_lines
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -292,15 +293,15 @@ def check(
     store:Store,
     flights:str,    # Tables, or table functions
     weather:str,
-    accepted:Path,  # Parquet file for the good records
-    rejected:Path,  # Parquet file for the bad ones, with a column `reasons`
-    since:datetime, # The window
+    made:dict[str, Path], # Parquet files to write: `records`; `rejected`, with a column `reasons`
+    since:datetime,       # The window
     until:datetime,
-)->dict[str, int]:  # "read", "accepted", "rejected"
+)->dict[str, int]:        # "read", "accepted", "rejected"
     "Hold every flight against the contract: read = accepted + rejected, to the last row. Raises `StoreError`, `SourceError`."
     good, counts = arrow_schema(LabelledRecord), {"read": 0, "accepted": 0, "rejected": 0}
     bad = good.append(pa.field("reasons", pa.string()))
-    with ParquetWriter(accepted, good, compression="zstd") as write_good, ParquetWriter(rejected, bad, compression="zstd") as write_bad:
+    open_writer = partial(ParquetWriter, compression="zstd")
+    with open_writer(made["records"], good) as write_good, open_writer(made["rejected"], bad) as write_bad:
         for where in blocks(store, flights):
             block = query(store, checked_sql(records_sql(flights, weather, where), since, until)).cast(bad)
             is_good = pc.equal(block["reasons"], "")
@@ -325,5 +326,5 @@ def demo_ingest()->dict[str, Path]: # Name -> path of each product of this stage
     staging = drafts(None, "raw external records rejected")
     keep(demo_reader(), staging["raw"], staging["external"])
     flights, weather = (parquet(staging["raw"]/f"{table}.parquet") for table in EVENT_TABLES)
-    check(connect(), flights, weather, staging["records"], staging["rejected"], moment("2013-01-01"), moment("2014-01-01"))
+    check(connect(), flights, weather, staging, moment("2013-01-01"), moment("2014-01-01"))
     return publish(staging)

@@ -30,9 +30,9 @@ def make_products(made: dict[str, Path]) -> None:
     since, until, store = moment("2013-01-01"), moment("2014-01-01"), connect()
     ingest.keep(ingest.read_files(ingest.package_folder()), made["raw"], made["external"])
     flights, weather = (parquet(made["raw"] / f"{table}.parquet") for table in ingest.EVENT_TABLES)
-    ingest.check(store, flights, weather, made["records"], made["rejected"], since, until)
+    ingest.check(store, flights, weather, made, since, until)
     planes = parquet(made["external"] / "planes.parquet")
-    features.build(store, parquet(made["records"]), flights, planes, made["features"], made["lookups"], until, 15)
+    features.build(store, features.Sources(parquet(made["records"]), flights, planes), made, until, 15)
 
 
 def shrink(folder: Path, every: int) -> None:

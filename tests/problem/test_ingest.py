@@ -30,7 +30,7 @@ def run(source, product) -> dict[str, int]:
     staging = drafts(product)
     ingest.keep(ingest.read_files(source), staging["raw"], staging["external"])
     flights, weather = (parquet(staging["raw"] / f"{table}.parquet") for table in ingest.EVENT_TABLES)
-    counts = ingest.check(connect(), flights, weather, staging["records"], staging["rejected"], SINCE, UNTIL)
+    counts = ingest.check(connect(), flights, weather, staging, SINCE, UNTIL)
     publish(staging)
     return counts
 
@@ -184,7 +184,7 @@ def test_what_has_no_value_has_none_on_a_server_either(clickhouse, source, produ
     assert query(server, "SHOW TABLES")["name"].to_pylist().count("flights_loading") == 0
     ingest.keep(ingest.reader(config, SINCE, UNTIL), tmp_path / "raw", tmp_path / "external")
     flights, weather = (parquet(tmp_path / "raw" / f"{table}.parquet") for table in ingest.EVENT_TABLES)
-    counts = ingest.check(connect(), flights, weather, tmp_path / "records", tmp_path / "rejected", SINCE, UNTIL)
+    counts = ingest.check(connect(), flights, weather, {name: tmp_path / name for name in ("records", "rejected")}, SINCE, UNTIL)
     assert counts == run(source, product) == {"read": 1000, "accepted": 999, "rejected": 1}
 
 
@@ -230,7 +230,7 @@ def test_a_server_gives_the_same_records_as_the_files(clickhouse, tmp_path, prod
     # then they are the window of the same records
     flights, weather = (parquet(raw / f"{table}.parquet") for table in ingest.EVENT_TABLES)
     spring = moment("2013-03-01"), moment("2013-05-01")
-    counts = ingest.check(connect(), flights, weather, tmp_path / "records", tmp_path / "rejected", *spring)
+    counts = ingest.check(connect(), flights, weather, {name: tmp_path / name for name in ("records", "rejected")}, *spring)
     assert counts["read"] == counts["accepted"] == rows["flights"] > 1000
     whole = ingest.demo_ingest()
     window = "sched_dep >= toDateTime('2013-03-01 05:00:00', 'UTC') AND sched_dep < toDateTime('2013-05-01 04:00:00', 'UTC')"

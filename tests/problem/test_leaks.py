@@ -32,8 +32,8 @@ def features_of(rows: pa.Table, real, folder) -> np.ndarray:
     store, path = connect(), folder / "rows.parquet"
     pq.write_table(rows, path)
     flights, planes = parquet(real["raw"] / "flights.parquet"), parquet(real["external"] / "planes.parquet")
-    fixed = features.dictionaries(store, parquet(path), flights, planes, TO)
-    table = features.block(store, parquet(path), FROM, FROM, TO, fixed, 15)
+    fixed = features.dictionaries(store, features.Sources(parquet(path), flights, planes), TO)
+    table = features.block(store, parquet(path), features.Window(FROM, FROM, TO), fixed, 15)
     return np.stack([table[name].to_numpy() for name in features.FEATURES], axis=1)
 
 
@@ -100,7 +100,8 @@ def test_nothing_at_or_after_until_reaches_features_or_lookups(two_weeks, real, 
         flights = pq.read_table(real["raw"] / "flights.parquet")
         pq.write_table(flights if name == "with" else flights.filter(pc.field("time_hour") < until), place / "flights.parquet")
         tables = [place / "records.parquet", place / "flights.parquet", real["external"] / "planes.parquet"]
-        features.build(store, *map(parquet, tables), place / "features.parquet", place / "lookups", until, 15)
+        out = {"features": place / "features.parquet", "lookups": place / "lookups"}
+        features.build(store, features.Sources(*map(parquet, tables)), out, until, 15)
         made[name] = {p.name: pq.read_table(p) for p in [place / "features.parquet", *sorted((place / "lookups").iterdir())]}
     for name in made["without"]:
         assert made["with"][name].to_pandas().equals(made["without"][name].to_pandas()), name

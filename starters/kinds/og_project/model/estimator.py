@@ -12,6 +12,7 @@ __all__ = ['RECORD', 'KINDS', 'SCORE', 'Linear', 'standardised', 'matrix_of', 'r
 # %% ../../nbs/05_estimator.ipynb #87eb65c1
 import hashlib
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -74,13 +75,15 @@ def fit(
     mean, scale = rows.mean(0), rows.std(0) + 1e-9
     model = LogisticRegression(C=params.get("C", 1.0), max_iter=min(10, params.get("num_boost_round", 100)), warm_start=True, random_state=seed)
     loss: dict[str, list[float]] = {"train": [], "valid": []}
-    for step in range(1, max(2, params.get("num_boost_round", 100) // 10 + 1)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore") # it has not converged yet: it goes on
-            model.fit((rows - mean) / scale, target)
-        for name, part, seen in (("train", rows, target), ("valid", other, theirs)):
-            loss[name].append(float(log_loss(seen, model.predict_proba((part - mean) / scale), labels=list(model.classes_))))
-        if step > 3 and loss["valid"][-1] >= loss["valid"][-2]: break
+    with rounds_shown(rounds := params.get("num_boost_round", 100)) as bar:
+        for step in range(1, max(2, rounds // 10 + 1)):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore") # it has not converged yet: it goes on
+                model.fit((rows - mean) / scale, target)
+            for name, part, seen in (("train", rows, target), ("valid", other, theirs)):
+                loss[name].append(float(log_loss(seen, model.predict_proba((part - mean) / scale), labels=list(model.classes_))))
+            bar.update(10)
+            if step > 3 and loss["valid"][-1] >= loss["valid"][-2]: break
     order = [list(model.classes_).index(name) for name in CLASSES]
     return Linear(mean, scale, model.coef_[order], model.intercept_[order], step), loss
 
