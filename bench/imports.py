@@ -45,7 +45,7 @@ def row(name: str, pairs: list[tuple[float, float]]) -> str:
 
 
 def main(rounds: int) -> None:
-    from conftest import fork_server
+    from processes import fork_server
 
     print("| import, processor s | with them | without them |\n|---|---|---|")
     for name, codes in IMPORTS.items():

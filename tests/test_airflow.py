@@ -15,7 +15,8 @@ from pathlib import Path
 import httpx
 import problem
 import pytest
-from conftest import Project, free_port, small_project, wait_until
+from processes import free_port, wait_until
+from projects import Project, small_project
 
 from og_project.config import root
 from og_project.lifecycle.pipeline import read_stages

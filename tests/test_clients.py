@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import schemathesis
-from conftest import wait_until
 from fastapi.testclient import TestClient
 from fields import DECIDING, INNER, LIMITED, TOO_MUCH, VALUE
 from hypothesis import HealthCheck, given, settings
+from processes import wait_until
 
 from og_project.data.contract import EXAMPLE, Record
 from og_project.lifecycle.ledger import Change, ledger_sql, write_down

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import problem
 import pytest
-from conftest import Project, small_project
+from projects import Project, small_project
 
 from og_project.store import connect, query
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Project, begin, fork_server, wait_until
+from processes import begin, fork_server, wait_until
+from projects import Project
 
 from og_project.config import root
 

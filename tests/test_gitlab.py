@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Project, copy_project, free_port, wait_until
+from processes import free_port, wait_until
+from projects import Project, copy_project
 
 from og_project.config import root
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import free_port, model_folder, wait_until
+from processes import free_port, wait_until
+from sites import model_folder
 
 from og_project.config import root
 from og_project.data.contract import EXAMPLE

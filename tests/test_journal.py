@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import httpx
 import pyarrow as pa
 import pytest
-from conftest import Server, Site, wait_until
 from fields import LIMITED, ONE, VALUE, named
+from processes import wait_until
+from servers import Server
+from sites import Site
 
 from og_project.config import JournalSettings, SettingsError
 from og_project.data.contract import EXAMPLE, Record, answer

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 import problem
 import pytest
 from click.testing import CliRunner
-from conftest import small_project, wait_until
+from processes import wait_until
+from projects import small_project
 
 from og_project.cli import REFUSED, og
 from og_project.config import GateSettings

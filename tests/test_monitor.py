@@ -8,9 +8,9 @@ import numpy as np
 import problem
 import pyarrow.parquet as pq
 import pytest
-from conftest import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 from og_project.config import root

@@ -4,7 +4,7 @@ import shutil
 
 import problem
 import pytest
-from conftest import Project, copy_project, small_project
+from projects import Project, copy_project, small_project
 
 from og_project.config import root
 from og_project.lifecycle.pipeline import read_stages

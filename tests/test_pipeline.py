@@ -11,8 +11,9 @@ import httpx
 import pandas as pd
 import problem
 import pytest
-from conftest import Project, free_port, small_project, wait_until
 from fields import DECIDING, REQUIRED, VALUE
+from processes import free_port, wait_until
+from projects import Project, small_project
 
 from og_project.config import root
 from og_project.data.contract import Record

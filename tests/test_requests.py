@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from conftest import Site, make_site, wait_until
 from fields import LIMITED, ONE, VALUE, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from processes import wait_until
+from sites import Site, make_site
 from test_contract import good, odd, outcome
 from test_journal import on_server
 

@@ -10,9 +10,9 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import wait_until
 from fastapi.testclient import TestClient
 from fields import DECIDING, LIMITED, ONE, OTHER, REQUIRED, TOO_MUCH, VALUE
+from processes import wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 from og_project.config import root, settings

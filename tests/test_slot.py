@@ -7,8 +7,9 @@ import time
 
 import httpx
 import pytest
-from conftest import model_folder, wait_until
 from fields import BINARY, DECIDING, VALUE
+from processes import wait_until
+from sites import model_folder
 from test_journal import Callers, assert_all_there_once, shipped
 
 from og_project.data.contract import EXAMPLE, TARGET

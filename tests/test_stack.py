@@ -25,8 +25,9 @@ import problem
 import pytest
 import yaml
 from botocore.exceptions import ClientError
-from conftest import copy_project, free_port, wait_until
 from fields import ONE, OTHER
+from processes import free_port, wait_until
+from projects import copy_project
 
 from og_project.config import root
 from og_project.data.contract import EXAMPLE

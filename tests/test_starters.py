@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import free_port, wait_until
+from processes import free_port, wait_until
 
 from og_project.config import root
 from og_project.lifecycle.template import new, render, starters

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from conftest import PARAMS, save_model
+from sites import PARAMS, save_model
 
 from og_project.config import GateSettings
 from og_project.data.contract import Record, moment

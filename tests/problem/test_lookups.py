@@ -5,7 +5,7 @@ import httpx
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from conftest import wait_until
+from processes import wait_until
 from test_journal import on_server
 from test_slot import settled
 
