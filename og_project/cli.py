@@ -401,7 +401,7 @@ def trigger()->None:
 @og.command()
 @plain_errors
 def check()->None:
-    """Hold the problem's notebooks (02 to 07) against what the platform asks of them, and try them on the demo frame.
+    """Hold the problem's notebooks (02 to 07) against what the platform asks of them, and try them on the demo sample.
 
     Each thing that does not fit is told with its notebook and cell, and what to do. In `make lint`. Example: og check"""
     from og_project.serving import check as checks

@@ -141,7 +141,7 @@ def holding(
 
 # %% ../nbs/01_store.ipynb #fe01b8f4
 def complete(folder:Path)->None:
-    "Complete the merge that somebody was killed in. The caller holds the lock alone."
+    "Finish a merge that was interrupted, as its plan says. The caller holds the exclusive lock."
     try: plan = json.loads((folder/MERGE).read_text())
     except FileNotFoundError: return
     table = folder/plan["table"]
@@ -163,7 +163,7 @@ def reading(folder:Path|None)->Iterator[None]: # of the tables; `None`: a server
         yield
 
 # %% ../nbs/01_store.ipynb #6e61e421
-MERGED = "merged.txt" # in the folder of a table: names that were merged away, so that a batch sent again is known
+MERGED = "merged.txt" # in the folder of a table: names of files that were merged; a batch that is sent again under one of them is there already
 
 def merged_before(path:Path)->bool:
     "Was a file of this name merged into another one?"
@@ -277,6 +277,9 @@ def connect_embedded(folder:Path|None)->Store: # Folder of the tables' files; `N
         return Store(get_client(interface="chdb", database=database), f"chdb://{folder or ''}", folder)
 
 # %% ../nbs/01_store.ipynb #82f77781
+RETRY = Retrying(retry=retry_if_exception_type((OperationalError, OSError)), stop=stop_after_attempt(4),
+                 wait=wait_exponential_jitter(multiplier=0.2, max=5), reraise=True)
+
 def connect_server(url:str, password:str|None, timeout:float)->Store: # `http[s]://USER@HOST:PORT/DATABASE`, seconds
     "A ClickHouse server over HTTP. No session, so that threads may share the client."
     try: parts, port = urlsplit(url), urlsplit(url).port
@@ -291,9 +294,6 @@ def connect_server(url:str, password:str|None, timeout:float)->Store: # `http[s]
     return Store(client, f"{place}/{client.database}")
 
 # %% ../nbs/01_store.ipynb #b1678b1c
-RETRY = Retrying(retry=retry_if_exception_type((OperationalError, OSError)), stop=stop_after_attempt(4),
-                 wait=wait_exponential_jitter(multiplier=0.2, max=5), reraise=True)
-
 def connect(
     url:str="chdb://",        # `chdb://FOLDER`, or `http[s]://USER@HOST:PORT/DATABASE`
     password:str|None=None,   # for a server

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['HOUR', 'SOURCE', 'EVENT_TABLES', 'ARROW', 'DAMAGE', 'WEATHER', 'arrow_types', 'schema', 'SourceError', 'find_file',
            'opened', 'check_header', 'read_csv', 'package_folder', 'read_files', 'months', 'read_store', 'reader',
-           'demo_reader', 'keep', 'fill', 'takes_nulls', 'load', 'records_sql', 'checked_sql', 'blocks', 'check',
-           'summary', 'demo_ingest']
+           'demo_reader', 'keep', 'fill', 'takes_nulls', 'load', 'records_sql', 'checked_sql', 'quarter_conditions',
+           'check', 'summary', 'demo_ingest']
 
 # %% ../../nbs/03_ingest.ipynb #71d1607d
 import importlib.util
@@ -50,7 +50,7 @@ from og_project.store import (
 )
 
 # %% ../../nbs/03_ingest.ipynb #3c2e4158
-HOUR = "Nullable(DateTime64(0, 'UTC'))" # whatever has no value in the source has none here: the check below says so, not a default like 1970
+HOUR = "Nullable(DateTime64(0, 'UTC'))"
 SOURCE = { # table -> column -> ClickHouse type
     "flights": {
         "time_hour": HOUR, "minute": "Nullable(Int32)", "sched_arr_time": "Nullable(Int32)", "carrier": "Nullable(String)",
@@ -199,7 +199,7 @@ def reader(
 
 # %% ../../nbs/03_ingest.ipynb #70f9d162
 def demo_reader()->Callable[[str], Iterator[pa.Table]]:
-    "A reader of the demo frame: every fortieth flight of the year, about 8,400 of them."
+    "A reader of the demo sample: every fortieth flight of the year, about 8,400 of them."
     return read_files(package_folder(), every=40)
 
 # %% ../../nbs/03_ingest.ipynb #3a8ad67c
@@ -281,7 +281,7 @@ def checked_sql(
             f"ORDER BY {key}, row, tie SETTINGS join_use_nulls = 1")
 
 # %% ../../nbs/03_ingest.ipynb #9186b3cb
-def blocks(store:Store, flights:str)->list[str]:
+def quarter_conditions(store:Store, flights:str)->list[str]:
     "SQL conditions that cut the hours into quarters of a year, flights without a time last."
     quarter = "toDate32(makeDate32(toYear(time_hour), 3 * toQuarter(time_hour) - 2, 1))" # toStartOfQuarter ends in 2149
     found = query(store, f"SELECT DISTINCT if(time_hour IS NULL, NULL, {quarter}) AS quarter FROM {flights} ORDER BY quarter NULLS LAST")
@@ -302,7 +302,7 @@ def check(
     bad = good.append(pa.field("reasons", pa.string()))
     open_writer = partial(ParquetWriter, compression="zstd")
     with open_writer(made["records"], good) as write_good, open_writer(made["rejected"], bad) as write_bad:
-        for where in blocks(store, flights):
+        for where in quarter_conditions(store, flights):
             block = query(store, checked_sql(records_sql(flights, weather, where), since, until)).cast(bad)
             is_good = pc.equal(block["reasons"], "")
             parts = {"accepted": block.filter(is_good).select(good.names), "rejected": block.filter(pc.invert(is_good))}
@@ -322,7 +322,7 @@ def summary(store:Store, rejected:Path)->pa.Table: # `reason`, `rows`
 
 # %% ../../nbs/03_ingest.ipynb #04afcbc1
 def demo_ingest()->dict[str, Path]: # Name -> path of each product of this stage
-    "The products of this stage for the demo frame, in a temporary folder."
+    "The products of this stage for the demo sample, in a temporary folder."
     staging = drafts(None, "raw external records rejected")
     keep(demo_reader(), staging["raw"], staging["external"])
     flights, weather = (parquet(staging["raw"]/f"{table}.parquet") for table in EVENT_TABLES)

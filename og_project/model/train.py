@@ -55,7 +55,7 @@ def split(
 
 # %% ../../nbs/06_train.ipynb #a63e88f4
 def demo_split(table:pa.Table)->dict[str, Any]: # as `encoder.json` says it
-    "How the demo frame is split: its last two months are the test, the two before them stop the training; or by key."
+    "How the demo sample is split: its last two months are the test, the two before them stop the training; or by key."
     if TIME is None: return {"until": "", "valid_months": 0, "test_months": 0, "valid_percent": 15, "test_percent": 15}
     from og_project.data.contract import ZONE  # type: ignore[attr-defined] # where records have a time
     end = pc.max(table[TIME]).as_py().astimezone(ZoneInfo(ZONE)) + timedelta(days=1)
@@ -111,7 +111,7 @@ def windows_of(parts:dict[str, pa.Table])->dict[str, list[Any]]: # Part -> first
 
 # %% ../../nbs/06_train.ipynb #935c6b7a
 def demo_train()->dict[str, Path]: # Name -> path: `fitted`, and those of Features and Ingest
-    "The products of the stages before this one for the demo frame, in a temporary folder."
+    "The products of the stages before this one for the demo sample, in a temporary folder."
     demo = demo_build()
     table = pq.read_table(demo["features"])
     about = demo_split(table)

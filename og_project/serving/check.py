@@ -145,7 +145,7 @@ def check_metrics(evaluate:ModuleType|Any)->Iterator[Finding]:
 
 # %% ../../nbs/42_check.ipynb #eb127685
 def check_products(made:dict[str, Path])->Iterator[Finding]:
-    "Are the demo frame's products what the next stages read?"
+    "Are the demo sample's products what the next stages read?"
     from og_project.data.contract import KEY, TARGET, Record
     from og_project.features import FEATURES
     here = lambda said, todo: Finding("04_features", "demo_build", said, todo)
@@ -168,7 +168,7 @@ def check_past(folder:Path, records:Path)->Iterator[Finding]: # of a model; what
     here = lambda name, said, todo: Finding("04_features", name, said, todo)
     store, model = connect(), load(folder)
     _, target, _ = gate.fresh(store, parquet(records), model, gate.unseen(store, parquet(records), model), 500)
-    if not len(target): yield here("past", "it gives no record that the model has not seen", "the demo frame needs test rows with outcomes")
+    if not len(target): yield here("past", "it gives no record that the model has not seen", "the demo sample needs test rows with outcomes")
     which = gate.unseen(store, parquet(records), model)
     _, matrix = gate.past(store, parquet(records), model.lookups, which.since, which.until) # type: ignore[arg-type]
     if matrix.shape[1:] != (len(FEATURES),): yield here("past", f"its matrix has the shape {matrix.shape}", "give what build_features gives")
@@ -192,7 +192,7 @@ def check_way()->Iterator[Finding]:
     try: yield from check_products(demo_build())
     except Exception as e: return (yield Finding("04_features", "demo_build", f"it fails: {e!r}", "run it in a cell"))
     try: made = demo_train()
-    except Exception as e: return (yield Finding("06_train", "demo_train", f"no model of the demo frame: {e!r}", "run it in a cell"))
+    except Exception as e: return (yield Finding("06_train", "demo_train", f"no model of the demo sample: {e!r}", "run it in a cell"))
     try: open_model(made["fitted"], "1", {})
     except Exception as e: yield Finding("05_estimator", "load", f"the service could not open a model: {e}", "it would be refused at its promotion")
     model = load(made["fitted"])

@@ -213,7 +213,7 @@ def test_the_real_year_is_read_whole(real):
 
 
 def test_a_server_gives_the_same_records_as_the_files(clickhouse, tmp_path, product, monkeypatch):
-    # given a server with the raw tables of the demo frame
+    # given a server with the raw tables of the demo sample
     server = connect(clickhouse.url, "hunter2")
     from og_project.store import append, create
 

@@ -32,8 +32,8 @@ def features_of(rows: pa.Table, real, folder) -> np.ndarray:
     store, path = connect(), folder / "rows.parquet"
     pq.write_table(rows, path)
     flights, planes = parquet(real["raw"] / "flights.parquet"), parquet(real["external"] / "planes.parquet")
-    fixed = features.dictionaries(store, features.Sources(parquet(path), flights, planes), TO)
-    table = features.block(store, parquet(path), features.Window(FROM, FROM, TO), fixed, 15)
+    fixed = features.reference_lookups(store, features.Sources(parquet(path), flights, planes), TO)
+    table = features.feature_block(store, parquet(path), features.Window(FROM, FROM, TO), fixed, 15)
     return np.stack([table[name].to_numpy() for name in features.FEATURES], axis=1)
 
 
