@@ -117,8 +117,8 @@ def clean(check:bool)->None:
     """Store the notebooks of nbs/ clean: without counters, what editors add, and the outputs of a run. The `parameters` tag stays.
 
     JupyterLab does that at each save (`make setup` tells it to), the git hook before each commit."""
-    from og_project.lifecycle.notebooks import unclean
-    found = ", ".join(path.name for path in unclean(root(), write=not check))
+    from og_project.lifecycle.notebooks import clean_all
+    found = ", ".join(path.name for path in clean_all(root(), write=not check))
     if check and found: raise click.ClickException(f"{found}: not stored clean; run `og clean`")
     click.echo(f"cleaned {found}" if found else "the notebooks are clean")
 
@@ -171,7 +171,7 @@ def register(promote_first:bool, as_json:bool)->None:
     version = registry.register(config)
     known = " before: nothing is new" if version.version in before else ""
     now = registry.champion(config)
-    if promote_first and (now is None or registry.foreign(config, now)):
+    if promote_first and (now is None or registry.made_for_other_code(config, now)):
         if now: click.echo(f"version {now.version} is of another contract and cannot serve: {version.version} takes its place", err=as_json)
         ledger.promote(config, version.version, "the first", force=now is not None)
         now = registry.champion(config)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Names', 'Parameter', 'LOOPBACK', 'FILES', 'KUBERNETES', 'ProjectError', 'root', 'SettingsError', 'without',
-           'waiting_asleep', 'parted', 'Section', 'StoreSettings', 'MlflowSettings', 'ServeSettings', 'JournalSettings',
-           'GateSettings', 'MonitorSettings', 'TriggerSettings', 'Settings', 'secret', 'merge', 'of_kubernetes',
-           'check_environment', 'environment', 'read_yaml', 'settings', 'demo_settings', 'anchored']
+           'waiting_asleep', 'as_list', 'Section', 'StoreSettings', 'MlflowSettings', 'ServeSettings',
+           'JournalSettings', 'GateSettings', 'MonitorSettings', 'TriggerSettings', 'Settings', 'secret', 'merge',
+           'of_kubernetes', 'check_environment', 'environment', 'read_yaml', 'settings', 'demo_settings', 'anchored']
 
 # %% ../nbs/00_config.ipynb #c7b6a9c0
 import json
@@ -58,13 +58,13 @@ def waiting_asleep()->Iterator[None]:
     yield
 
 # %% ../nbs/00_config.ipynb #963b97c5
-def parted(value:Any)->Any:
-    "A list as a variable has it: `a, b`, or JSON."
+def as_list(value:Any)->Any:
+    "The list that an environment variable holds: `a, b`, or JSON."
     if not isinstance(value, str): return value
     return json.loads(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
 
 # %% ../nbs/00_config.ipynb #6739a396
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parted)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(as_list)]
 
 class Section(BaseModel):
     "A part of the settings: frozen and closed."
@@ -120,15 +120,15 @@ class JournalSettings(Section):
 class GateSettings(Section):
     "When a retrained model may take the champion's place: `config/gate.yml` holds the limits, each with its reason."
     mode: Annotated[Literal["off", "dry-run", "on"], BeforeValidator(lambda v: {True: "on", False: "off"}.get(v, v))] = "on" # YAML reads on as true
-    min_rows: int = 1_000      # fresh rows
-    most_rows: int = 10_000    # of them that are looked at, drawn evenly
+    min_rows: int = 1_000      # fresh rows that are needed
+    most_rows: int = 10_000    # fresh rows that are compared, spread evenly
     repeats: int = 100         # of the bootstrap
-    max_loss: float = 0.01     # of quality, as a share of the champion's
-    max_gain: float = 0.1      # the same
-    slice_rows: int = 500      # in a slice
-    slice_loss: float = 0.03   # of quality in a slice, as a share of the champion's
+    max_loss: float = 0.01     # largest loss of quality that passes, as a share of the quality of the champion (the model in use)
+    max_gain: float = 0.1      # a larger gain is suspicious: probably a leak
+    slice_rows: int = 500      # that make a slice large enough to be judged
+    slice_loss: float = 0.03   # largest loss of quality in a slice, as a share of the champion's
     calibration: float = 0.05  # in standard deviations of the target
-    latency: float = 1.35      # times the champion's processor time
+    latency: float = 1.35      # largest processor time, as a multiple of the champion's
     size: float = 2            # times the champion's
 
 # %% ../nbs/00_config.ipynb #c844d24c

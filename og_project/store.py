@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MERGE', 'MERGED', 'TYPES', 'ARROW', 'BOUNDS', 'RETRY', 'remove', 'recover', 'swap', 'replacing', 'drafts', 'publish',
            'sync', 'alias', 'engine_path', 'holding', 'complete', 'reading', 'merged_before', 'properties', 'columns',
-           'arrow_schema', 'quoted', 'conditions', 'reasons', 'one_line', 'StoreError', 'explained', 'Store', 'files',
-           'connect_embedded', 'connect_server', 'connect', 'store_of', 'query', 'parquet', 'write', 'statements',
-           'create', 'create_views', 'append_file', 'append', 'ahead', 'ddl']
+           'arrow_schema', 'quoted', 'conditions', 'reasons', 'one_line', 'StoreError', 'explained', 'Store',
+           'append_only', 'connect_embedded', 'connect_server', 'connect', 'store_of', 'query', 'parquet', 'write',
+           'statements', 'create', 'create_views', 'append_file', 'append', 'ahead', 'ddl']
 
 # %% ../nbs/01_store.ipynb #a7bbda91
 import atexit
@@ -262,8 +262,8 @@ class Store:
     folder: Path | None = None # of the tables' files, if the engine is embedded
 
 # %% ../nbs/01_store.ipynb #93ef141b
-def files(folder:Path)->Store: # Folder of the tables' files
-    "An embedded store that is only appended to, which needs no engine: a batch is a file."
+def append_only(folder:Path)->Store: # Folder of the tables' files
+    "An embedded store for appending only: it needs no engine, because a batch is just a file."
     return Store(cast(Client, None), f"chdb://{folder}", folder)
 
 # %% ../nbs/01_store.ipynb #49d94ecf
@@ -302,7 +302,7 @@ def connect(
 )->Store:
     "Open the store that a URL names. Raises `StoreError` for another URL, and when a server cannot be reached."
     scheme = url.split("://")[0]
-    if scheme == "chdb" and not engine: return files(Path(url[7:]))
+    if scheme == "chdb" and not engine: return append_only(Path(url[7:]))
     if scheme == "chdb": return connect_embedded(Path(url[7:]) if url[7:] else None)
     if scheme in ("http", "https"): return connect_server(url, password, timeout)
     raise StoreError("store.url: it begins with chdb://, http:// or https://")
