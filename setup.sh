@@ -38,11 +38,15 @@ load_env() { # the environment wins, then .env, then config.env
     done < <(tac "$file") # of two lines for a name the last one holds
   done
   if [ -n "${CONTOUR:-}" ]; then echo "CONTOUR is called OG_ENV now: rename it in .env" >&2; OG_ENV=$CONTOUR; fi
+  alert_routes; choose_servers; stamp
+}
+alert_routes() { # Alertmanager's file: without the webhook of Airflow where there is none, without a receiver where none is set
   ALERTMANAGER_YML=$(<monitoring/alertmanager.yml)
   [[ -n $AIRFLOW_URL || $COMPOSE_PROFILES == *airflow* ]] || ALERTMANAGER_YML=$(sed '/action="retrain"/,/continue: true/d' <<<"$ALERTMANAGER_YML")
   if [ -n "$ALERT_URL" ]; then ALERTMANAGER_YML=${ALERTMANAGER_YML//\$\{ALERT_URL\}/"$ALERT_URL"}; else ALERTMANAGER_YML=$(sed '/ALERT_URL/d' <<<"$ALERTMANAGER_YML"); fi
   export ALERTMANAGER_YML
-  stamp
+}
+choose_servers() { # the stack's own servers, but for those in whose place there are yours
   if [[ $STORE_HOST == clickhouse:* ]]; then SERVERS=(clickhouse); else SERVERS=(); ABSENT=(--scale clickhouse=0); fi
   if [[ $MLFLOW_URL == http://mlflow:* ]]; then SERVERS+=(postgres s3 mlflow); else ABSENT+=(--scale postgres=0 --scale s3=0 --scale mlflow=0); fi
 }
@@ -53,13 +57,13 @@ stamp() { # a container whose files, or keys that it reads as files, have change
   STORAGE_KEYS=$(echo "${S3_ADMIN_SECRET:-} ${S3_MLFLOW_SECRET:-} ${S3_DVC_SECRET:-}" | sha256sum | cut -c1-12)
   export PROXY_FILES WATCH_FILES STORAGE_KEYS
 }
-keep() { # NAME VALUE: write a value into .env in the place of the one before
+save_value() { # NAME VALUE: write a value into .env in the place of the one before
   local rest; rest=$(grep -v "^$1=" .env || true)
   (umask 077; printf "%s\n%s='%s'\n" "$rest" "$1" "$2" | sed '/^$/d' >.env.new)
   mv .env.new .env; export "$1=$2"
 }
-kept() { cat config.env .env | sed -n "s/^$1=['\"]\?\([^'\"]*\).*/\1/p" | tail -n 1; } # NAME: its value there, whatever the environment says
-once() { [ -n "${!1:-}" ] || keep "$1" "$2"; }
+saved_value() { cat config.env .env | sed -n "s/^$1=['\"]\?\([^'\"]*\).*/\1/p" | tail -n 1; } # NAME: its value there, whatever the environment says
+save_default() { [ -n "${!1:-}" ] || save_value "$1" "$2"; } # NAME VALUE: unless it has one
 random() { openssl rand -hex 24; }
 
 if docker compose version >/dev/null 2>&1; then COMPOSE=(docker compose); else COMPOSE=(docker-compose); fi
@@ -67,7 +71,7 @@ compose() { "${COMPOSE[@]}" "$@"; }
 job() { compose run --rm --no-deps -T "$@" </dev/null; }
 image() { docker image inspect "$1" >/dev/null 2>&1; }
 REPLICAS=(api-1 api-2)
-SERVERS=() ABSENT=() # the stack's own servers, but for those in whose place there are yours
+SERVERS=() ABSENT=() # set by choose_servers
 standing() { TAG=${TAG:-none} compose ps -aq "${REPLICAS[@]}" 2>/dev/null || true; }
 commit() { git rev-parse --short HEAD 2>/dev/null || echo "${TAG:-unknown}"; }
 
@@ -76,7 +80,7 @@ checked_out() { # TAG: is it the commit that is checked out, at whatever length
 }
 
 # --- steps -----------------------------------------------------------------------------------------
-need() {
+check_requirements() {
   local missing=()
   for tool in docker openssl curl; do command -v "$tool" >/dev/null || missing+=("$tool"); done
   [ ${#missing[@]} = 0 ] || fail "missing: ${missing[*]}. Install them with your system's package manager."
@@ -113,11 +117,11 @@ api_key() { # NAME SCOPE...: makes a key; KEY and ENTRY
 secrets() {
   touch .env; chmod 600 .env; mkdir -p secrets; chmod 700 secrets
   for name in ADMIN_PASSWORD SERVICE_PASSWORD PIPELINE_PASSWORD MONITOR_PASSWORD LOGS_PASSWORD POSTGRES_PASSWORD S3_ADMIN_SECRET S3_MLFLOW_SECRET \
-    S3_DVC_SECRET GRAFANA_PASSWORD AIRFLOW_PASSWORD AIRFLOW_SECRET JOURNAL_HASH_KEY TRIGGER_KEY ELASTIC_PASSWORD KIBANA_PASSWORD; do once $name "$(random)"; done
-  once OWNER "$(id -u):$(id -g)"
+    S3_DVC_SECRET GRAFANA_PASSWORD AIRFLOW_PASSWORD AIRFLOW_SECRET JOURNAL_HASH_KEY TRIGGER_KEY ELASTIC_PASSWORD KIBANA_PASSWORD; do save_default $name "$(random)"; done
+  save_default OWNER "$(id -u):$(id -g)"
   if [ -z "${SERVICE_KEYS:-}" ]; then
-    api_key setup predict feedback metrics; keep SERVICE_KEY "$KEY"; local entries=$ENTRY
-    api_key prometheus metrics; keep METRICS_KEY "$KEY"; keep SERVICE_KEYS "$entries;$ENTRY"
+    api_key setup predict feedback metrics; save_value SERVICE_KEY "$KEY"; local entries=$ENTRY
+    api_key prometheus metrics; save_value METRICS_KEY "$KEY"; save_value SERVICE_KEYS "$entries;$ENTRY"
   fi
   [ -f secrets/tls.pem ] || certificate
   stamp
@@ -177,10 +181,10 @@ seen_now() { seen_by_proxy "$1" 1; }
 smoke() { job pipeline smoke --url "https://$PROXY_NAME:8443" "$@"; } # named, for images that do not know SERVICE_URL yet
 
 up() {
-  touch .env; load_env; need
+  touch .env; load_env; check_requirements
   say "Images $IMAGE:${TAG:=$(commit)}"; build "$TAG"
-  [ "$(kept TAG)" = "$TAG" ] || keep TAG "$TAG"
-  [ "$(kept IMAGE)" = "$IMAGE" ] || keep IMAGE "$IMAGE"
+  [ "$(saved_value TAG)" = "$TAG" ] || save_value TAG "$TAG"
+  [ "$(saved_value IMAGE)" = "$IMAGE" ] || save_value IMAGE "$IMAGE"
   secrets; trust "$IMAGE:$TAG"
   compose config -q
   docker run --rm -e "OG_ENV=$OG_ENV" --entrypoint python "$IMAGE:$TAG" -c 'from og_project.config import settings; settings()'
@@ -221,15 +225,15 @@ replace() { # IMAGE TAG: each replica in turn, the next one only when this one a
 }
 
 upgrade() { # [TAG]
-  load_env; need
-  local new=${1:-$(commit)} old=${TAG:?nothing runs yet: ./setup.sh} of=$IMAGE was; was=$(kept IMAGE) # CI may name another IMAGE than the one that runs
+  load_env; check_requirements
+  local new=${1:-$(commit)} old=${TAG:?nothing runs yet: ./setup.sh} of=$IMAGE was; was=$(saved_value IMAGE) # CI may name another IMAGE than the one that runs
   [ -n "$(standing)" ] || fail "nothing runs: ./setup.sh"
   [ "$of:$new" != "$was:$old" ] || fail "$new runs already; check out another commit, or name a tag"
   build "$new"; trust "$was:$old"
   say "From $was:$old to $of:$new"
   TAG=$new job admin tables --users || fail "the tables cannot be made ready for $new; nothing was replaced"
   if replace "$of" "$new"; then
-    keep IMAGE "$of"; keep TAG "$new"; keep PREVIOUS_IMAGE "$was"; keep PREVIOUS_TAG "$old"
+    save_value IMAGE "$of"; save_value TAG "$new"; save_value PREVIOUS_IMAGE "$was"; save_value PREVIOUS_TAG "$old"
     compose up -d --wait "${ABSENT[@]}"
     say "$new serves; back: ./setup.sh rollback"
   else
@@ -245,7 +249,7 @@ rollback() {
 }
 
 doctor() {
-  load_env; need; local bad=0 anew="put the new one into secrets/tls.pem; ./setup.sh"
+  load_env; check_requirements; local bad=0 anew="put the new one into secrets/tls.pem; ./setup.sh"
   ! openssl x509 -issuer -noout -in secrets/tls.pem 2>/dev/null | grep -q "$PROJECT authority" || anew="rm secrets/tls.pem; ./setup.sh"
   check() { # WHAT, WHAT TO DO, COMMAND...
     if "${@:3}" >/dev/null 2>&1; then printf '  ok    %s\n' "$1"; else printf '  BAD   %s\n        %s\n' "$1" "$2"; bad=1; fi
@@ -267,11 +271,11 @@ doctor() {
 
 deploy() { # TAG
   touch .env; load_env
-  if [ -n "$(standing)" ] && [ "$IMAGE:$1" != "$(kept IMAGE):${TAG:-}" ]; then upgrade "$1"; else export TAG=$1; up; fi
+  if [ -n "$(standing)" ] && [ "$IMAGE:$1" != "$(saved_value IMAGE):${TAG:-}" ]; then upgrade "$1"; else export TAG=$1; up; fi
 }
 
 acceptance() {
-  load_env; need; mkdir -p reports
+  load_env; check_requirements; mkdir -p reports
   local files=() file status=0 name="$PROJECT-acceptance"
   for file in $(tr : ' ' <<<"${COMPOSE_FILE:-docker-compose.yml}") docker-compose-test.yml; do files+=(-f "$file"); done
   docker rm -f "$name" >/dev/null 2>&1 || true

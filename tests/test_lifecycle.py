@@ -48,6 +48,7 @@ def test_retrain_gate_promote_and_roll_back_under_load(project):
 
     version = MlflowClient(f"sqlite:///{project.folder}/mlflow.db").get_model_version("og_project", new)
     assert version.tags["verdict"] == "passed" and version.tags["report"].endswith(".html")
+    assert version.tags["verdict_data"] == version.tags["data_sha256"], "judged on the very records that it was registered with"
     assert {"gate.quality.low"} <= MlflowClient(f"sqlite:///{project.folder}/mlflow.db").get_run(version.run_id).data.metrics.keys()
     # then: the service takes it, and gives it back, and fails nobody
     with project.serving(OG_SERVE__WATCH_SECONDS="0.5") as url:

@@ -17,7 +17,7 @@ from og_project.config import root
 from og_project.data.contract import EXAMPLE
 from og_project.features import FEATURES
 from og_project.lifecycle.gate import better
-from og_project.lifecycle.monitor import WATCHED, drift, jensen_shannon, psi, score_parts
+from og_project.lifecycle.monitor import GAUGES, drift, jensen_shannon, psi, score_parts
 from og_project.lifecycle.smoke import SmokeError, smoke, watch
 from og_project.model.estimator import read_reference
 from og_project.model.evaluate import METRICS
@@ -73,7 +73,7 @@ def test_drift_is_seen_by_feature_and_told_to_machines(running, asked):
 
 def test_every_metric_of_the_monitor_is_documented():
     docs = (root() / "docs/monitoring.md").read_text()
-    for name, (text, labels) in WATCHED.items():
+    for name, (text, labels) in GAUGES.items():
         assert f"| `{name}` |" in docs and all(f"`{label}`" in docs for label in labels) and text
         assert re.search(r"_(ratio|seconds|bytes|rows|parts|psi|shannon|predictions|mean|quality|outcomes|passed|changes)$", name)
 

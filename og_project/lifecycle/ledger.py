@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEDGER', 'Change', 'ledger_sql', 'changes', 'write_down', 'whoever', 'live_at', 'promoted', 'previous', 'unrecorded',
-           'reconciled', 'move', 'promote', 'exists', 'rollback', 'history']
+           'reconciled', 'move', 'stops', 'promote', 'exists', 'rollback', 'history']
 
 # %% ../../nbs/13_ledger.ipynb #080f849a
 import getpass
@@ -120,6 +120,11 @@ def move(config:Settings, store:Store, change:Change)->Change:
         raise
     return change
 
+# %% ../../nbs/13_ledger.ipynb #2e23d463
+def stops(mode:str, passed:bool)->bool: # `gate.mode`
+    "Does the gate stop a model? The one place that says what its mode means: only `on` stops one that did not pass."
+    return mode == "on" and not passed
+
 # %% ../../nbs/13_ledger.ipynb #85cb72ca
 def promote(
     config:Settings,
@@ -135,7 +140,7 @@ def promote(
     to = str(named.version)
     if now == to: raise RegistryError(f"version {to} is the champion already")
     judged = verdict == "passed" and named.tags.get("verdict_against", "") == now
-    if now and config.gate.mode == "on" and not judged and not force:
+    if now and stops(config.gate.mode, judged) and not force:
         why = f"was {verdict} against version {named.tags.get('verdict_against')}" if verdict else "has no verdict"
         raise RegistryError(f"version {to} {why}, and version {now} serves: run `og gate {to}`; or by hand `og promote {to} --force --reason '...'`")
     if force and not reason: raise RegistryError("--force goes past the gate: say why with --reason, the ledger keeps it")

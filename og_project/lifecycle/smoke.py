@@ -123,7 +123,7 @@ def rates(new:dict[tuple[str, str], float], limit:float=1.0)->dict[str, float]: 
 
 # %% ../../nbs/40_smoke.ipynb #68ad8eb9
 def by_chance(slow:float, requests:float, share:float=0.01)->float: # 0 to 1
-    "How probable so many slow requests or more are where really a share of them is slow."
+    "The probability of so many slow requests or more, if this share of all requests is slow."
     if slow <= 0: return 1.0
     term = below = (1 - share) ** requests
     for k in range(1, int(slow)):
@@ -145,6 +145,6 @@ def watch(url:str, key:str, seconds:float, max_errors:float=0.01, max_p99:float=
     found = rates(total(pages + [poll() for _ in range(IN_A_ROW)]), max_p99)
     failed = f"{100 * found['errors']:.2f}% of {found['requests']:.0f} requests failed"
     if found["errors"] > max_errors: raise SmokeError(f"{failed}; at most {100 * max_errors:g}%")
-    if by_chance(found["slow"], found["requests"]) < 0.001: # one slow request among thirty says nothing of the hundredth
+    if by_chance(found["slow"], found["requests"]) < 0.001:
         raise SmokeError(f"{found['slow']:.0f} of {found['requests']:.0f} requests took longer than {max_p99:g} s, where one in a hundred may")
     return found

@@ -50,11 +50,11 @@ class Finding:
     "Something that does not fit, and what to do."
     notebook: str # "02_contract"
     name: str     # what it is about; "" for the whole notebook
-    said: str
-    todo: str
+    problem: str
+    fix: str
 
     def __str__(self)->str:
-        return f"nbs/{self.notebook}.ipynb{cell_of(self.notebook, self.name)}: {self.said}\n    {self.todo}"
+        return f"nbs/{self.notebook}.ipynb{cell_of(self.notebook, self.name)}: {self.problem}\n    {self.fix}"
 
 # %% ../../nbs/42_check.ipynb #5e37bbe6
 def cell_of(notebook:str, name:str)->str: # ", cell 7 (EXAMPLE)", or ""
@@ -82,7 +82,7 @@ def check_names(notebook:str, module:ModuleType|Any)->Iterator[Finding]:
 # %% ../../nbs/42_check.ipynb #de44267c
 def check_record(contract:ModuleType|Any)->Iterator[Finding]:
     "Does the example fit the record, and the record the service?"
-    here = lambda name, said, todo: Finding("02_contract", name, said, todo)
+    here = lambda name, problem, fix: Finding("02_contract", name, problem, fix)
     try: contract.Record(**contract.EXAMPLE)
     except ValidationError as e:
         yield here("EXAMPLE", f"it is no `Record`: {e.errors()[0]['loc']}: {e.errors()[0]['msg']}", "put a real record there, as JSON")
@@ -96,7 +96,7 @@ def check_record(contract:ModuleType|Any)->Iterator[Finding]:
 # %% ../../nbs/42_check.ipynb #ad18aa82
 def check_keys(contract:ModuleType|Any)->Iterator[Finding]:
     "Are task, classes, time and key in order?"
-    here = lambda name, said, todo: Finding("02_contract", name, said, todo)
+    here = lambda name, problem, fix: Finding("02_contract", name, problem, fix)
     task, classes, time = contract.TASK, contract.CLASSES, getattr(contract, "TIME", None)
     if task not in ("binary", "regression", "multiclass"):
         yield here("TASK", f"{task!r} is no task", "binary (a probability), regression (a number) or multiclass (a probability for each of CLASSES)")
@@ -129,7 +129,7 @@ def demo_target(score:np.ndarray)->np.ndarray: # (n,)
 def check_metrics(evaluate:ModuleType|Any)->Iterator[Finding]:
     "Do METRICS and `score` say the same, and point the right way?"
     from og_project.model.estimator import demo_scores
-    here = lambda name, said, todo: Finding("07_evaluate", name, said, todo)
+    here = lambda name, problem, fix: Finding("07_evaluate", name, problem, fix)
     strange = {name: way for name, way in evaluate.METRICS.items() if way not in ("maximize", "minimize")}
     if strange or not evaluate.METRICS: yield here("METRICS", f"{strange or 'it is empty'}", "name -> maximize or minimize, the deciding one first")
     draw = np.random.default_rng(1)
@@ -148,7 +148,7 @@ def check_products(made:dict[str, Path])->Iterator[Finding]:
     "Are the demo sample's products what the next stages read?"
     from og_project.data.contract import KEY, TARGET, Record
     from og_project.features import FEATURES
-    here = lambda said, todo: Finding("04_features", "demo_build", said, todo)
+    here = lambda problem, fix: Finding("04_features", "demo_build", problem, fix)
     missing = [name for name in ("records", "features", "lookups") if name not in made or not Path(made[name]).exists()]
     if missing: return (yield here(f"there is no {', '.join(missing)} among its products", "name -> path: records, features, lookups"))
     records, table = pq.read_schema(made["records"]), pq.read_schema(made["features"])
@@ -165,7 +165,7 @@ def check_past(folder:Path, records:Path)->Iterator[Finding]: # of a model; what
     from og_project.lifecycle import gate
     from og_project.model.estimator import load
     from og_project.store import connect, parquet
-    here = lambda name, said, todo: Finding("04_features", name, said, todo)
+    here = lambda name, problem, fix: Finding("04_features", name, problem, fix)
     store, model = connect(), load(folder)
     _, target, _ = gate.fresh(store, parquet(records), model, gate.unseen(store, parquet(records), model), 500)
     if not len(target): yield here("past", "it gives no record that the model has not seen", "the demo sample needs test rows with outcomes")
@@ -217,7 +217,7 @@ def check_leftovers(folder:Path)->Iterator[Finding]: # a checkout
     if left: yield Finding("02_contract", "", f"the contract is yours, and still the starter's: {', '.join(left)}", "replace each, or delete it")
 
 # %% ../../nbs/42_check.ipynb #dd5c8c21
-def check(said:Callable[[str], None]=lambda text: None)->list[Finding]: # `said`: told what is looked at
+def check(progress:Callable[[str], None]=lambda text: None)->list[Finding]: # `progress`: told what was checked
     "Everything. Whatever fails is a finding, not an error."
     found: list[Finding] = []
     modules: dict[str, Any] = {}
@@ -226,12 +226,12 @@ def check(said:Callable[[str], None]=lambda text: None)->list[Finding]: # `said`
         except Exception as e: return [Finding(notebook, "", f"it cannot be imported: {e!r}", "nbdev_export, then mend what the error names")]
         found += check_names(notebook, modules[notebook])
     if found: return found # the rest would stumble over what is missing
-    said("names")
+    progress("names")
     for name, looks in {"record": check_record, "task, time and key": check_keys, "answer": check_answer}.items():
         found += looks(modules["02_contract"])
-        said(name)
+        progress(name)
     found += [*check_metrics(modules["07_evaluate"]), *check_settings(settings())]
-    said("metrics and objective")
+    progress("metrics and objective")
     if not found: found += check_way()
-    said("a small model, made, opened and judged")
+    progress("a small model, made, opened and judged")
     return found + list(check_leftovers(root()))

@@ -131,7 +131,8 @@ def route_of(scope:Scope)->str:
     return getattr(route, "path", None) or ("/predict" if scope["path"] == "/predict" else "none")
 
 # %% ../../nbs/30_guard.ipynb #9ce24030
-REQUEST_ID = re.compile(rb"[\w.:-]{1,64}")
+REQUEST_ID = re.compile(rb"[\w.:-]{1,64}") # what a caller may send as its own
+# others count as "other": nobody can flood the metrics with labels of their own
 METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"}
 
 # %% ../../nbs/30_guard.ipynb #89eeecda
@@ -211,13 +212,13 @@ class Guard:
     async def __call__(self, scope:Scope, receive:Callable, send:Send)->None:
         "Answer one request, whatever happens in it."
         if scope["type"] != "http": return await self.app(scope, receive, send)
-        if scope["path"].endswith("/"): scope = {**scope, "path": scope["path"].rstrip("/") or "/"} # a redirect would lead past the proxy
+        if scope["path"].endswith("/"): scope = {**scope, "path": scope["path"].rstrip("/") or "/"} # no redirect: it would name our own address
         passing = Passing(scope, send, time.perf_counter())
         task = self.under_way[passing] = cast(asyncio.Task, asyncio.current_task())
         try:
             passing.key = scope["state"]["key"] = self.check(scope, passing.headers)
             if len(self.under_way) > self.config.max_requests: raise Refused(503, "too many requests at once", retry_after="1")
-            if direct := self.direct.get((scope["method"], scope["path"])): await self.straight(direct, scope, receive, passing.send)
+            if direct := self.direct.get((scope["method"], scope["path"])): await self.bypass_routing(direct, scope, receive, passing.send)
             else: await self.app(scope, receive, passing.send)
         except Refused as e: await passing.refuse(e)
         except asyncio.CancelledError:
@@ -238,7 +239,7 @@ class Guard:
             passing.overdue = (408 if late.startswith("the body") else 503, f"{late} within {seconds:g} s")
             task.cancel()
 
-    async def straight(self, direct:Callable, scope:Scope, receive:Callable, send:Send)->None:
+    async def bypass_routing(self, direct:Callable, scope:Scope, receive:Callable, send:Send)->None:
         "Answer without the framework."
         request = Request(scope, receive)
         try: response = await direct(request)

@@ -251,7 +251,8 @@ class Journal:
         self.schema, self.key = schema or journal_schema(), (secret(config.hash_key) or "").encode()
         if "hash" in personal().values() and not self.key: raise SettingsError("the contract hashes personal fields: set OG_JOURNAL__HASH_KEY")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.lock, self.elsewhere, self.rows = threading.Lock(), depth(self.folder).bytes, 0
+        self.lock, self.rows = threading.Lock(), 0
+        self.unshipped = depth(self.folder).bytes # in the folder beside our own segment: sealed ones, and those of other processes
         self.segment: Segment | None = None # begun with its first row
 
     def write(self, entry:Entry)->None:
@@ -273,7 +274,7 @@ class Journal:
 
     def room(self, more:int)->None: # bytes
         "Raise `JournalFull` unless the budget allows so much more."
-        if self.elsewhere + more > self.config.budget_mb * 2**20 and self.config.full == "refuse":
+        if self.unshipped + more > self.config.budget_mb * 2**20 and self.config.full == "refuse":
             raise JournalFull(f"the journal holds {self.config.budget_mb:g} MB that the store has not taken (journal.budget_mb)")
 
 # %% ../../nbs/22_journal.ipynb #35a6ec89
@@ -306,7 +307,7 @@ class Draft:
         for segment in self.segments: segment.path = segment.path.rename(segment.path.with_suffix(TAIL))
         if durable: sync(self.journal.folder)
         for segment in self.segments: segment.seal()
-        with self.journal.lock: self.journal.elsewhere += sum(segment.size for segment in self.segments)
+        with self.journal.lock: self.journal.unshipped += sum(segment.size for segment in self.segments)
 
     def drop(self)->None:
         "Leave nothing of it."

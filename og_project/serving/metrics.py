@@ -41,7 +41,7 @@ METRICS: dict[str, tuple[Callable, str, tuple[str, ...], dict[str, Any]]] = { # 
     "og_predictions_total": (Counter, "Predictions answered", ("version", "label"), {}),
     "og_prediction_scores_total": (Counter, "Predictions by bucket of each score", ("version", "score", "bucket"), {}),
     "og_feature_values_total": (Counter, "Values of each feature by bucket of the reference", ("version", "feature", "bucket"), {}),
-    "og_requests_repeated_total": (Counter, "Requests that got the answer of before, by their Idempotency-Key", (), {}),
+    "og_requests_repeated_total": (Counter, "Requests answered from an earlier response with the same Idempotency-Key", (), {}),
     "og_feedback_total": (Counter, "Outcomes that came back", ("status",), {}),
 }
 
@@ -60,7 +60,7 @@ METRICS |= {
     "og_registry_reachable": (Gauge, "1 if the registry answered when it was last asked", (), {"multiprocess_mode": "livemin"}),
     "og_lookups_fresh": (Gauge, "0 if the lookups could not be made anew when that was last tried", (), {"multiprocess_mode": "livemin"}),
     "og_keys_fresh": (Gauge, "0 if the file of keys could not be read when that was last tried", (), {"multiprocess_mode": "livemin"}),
-    "og_lookups_age_seconds": (Gauge, "Age of what is known by key", (), {"multiprocess_mode": "livemax"}),
+    "og_lookups_age_seconds": (Gauge, "Age of the lookups", (), {"multiprocess_mode": "livemax"}),
     "og_worker_cpu_seconds": (Gauge, "CPU time of a worker since its start", (), {"multiprocess_mode": "liveall"}),
     "og_worker_memory_bytes": (Gauge, "Resident memory of a worker", (), {"multiprocess_mode": "liveall"}),
     "og_worker_open_files": (Gauge, "Open files and sockets of a worker", (), {"multiprocess_mode": "liveall"}),
@@ -166,7 +166,7 @@ def short_line(request_id:str, method:str, path:str, status:int, seconds:float, 
 
 # %% ../../nbs/20_metrics.ipynb #5f15d7ed
 def standard_output()->Any:
-    "The process's own, as bytes, whatever a notebook or a test made of `sys.stdout`."
+    "File descriptor 1, for bytes: notebooks and tests put a text stream in the place of `sys.stdout`."
     return open(1, "wb", closefd=False) # noqa: SIM115 - it stays open as long as the process
 
 # %% ../../nbs/20_metrics.ipynb #b7624d27

@@ -88,7 +88,7 @@ def from_text(name:str, text:str)->Any:
 # %% ../../nbs/35_protocols.ipynb #a41c89dd
 def rows_of_csv(body:bytes, most:int)->list[dict[str, Any]]:
     "The records of a CSV file with a header. Raises `BadBody`, `BadRecords`, `TooLarge`."
-    check_rows(max(body.count(b"\n"), body.count(b"\r")) - 1, most + 1) # a line may end in the last row or not
+    check_rows(max(body.count(b"\n"), body.count(b"\r")) - 1, most + 1) # the last line may lack its newline, so allow one more
     if body[:body.find(b"\n")].count(b",") > 2 * len(PROPERTIES) + 100:
         raise BadBody("Failed to parse input as text/csv: the header has far more columns than the contract")
     try:

@@ -87,7 +87,7 @@ def read_json(body:bytes)->list[Any]: # of `RequestRecord`
 
 # %% ../../nbs/32_records.ipynb #9d043f86
 class TooLarge(Exception):
-    "What a body would become is more than is read at most; the message names the limit."
+    "The body would unpack to more than we accept; the message names the limit."
 
 # %% ../../nbs/32_records.ipynb #5e6180b8
 class BadRecords(ValueError):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'LABELS', 'PERSONAL', 'INLINE', 'MOST', 'NoModel', 'CallerGone', 'labels_of', 'Scored', 'Scorer', 'as_found',
-           'Job', 'watch', 'wanted', 'resolve', 'ids_of', 'answers_of', 'explain_all', 'repeats_of', 'run', 'together',
-           'Batcher']
+           'Job', 'watch_caller', 'wanted', 'resolve', 'ids_of', 'answers_of', 'explain_all', 'repeats_of', 'run',
+           'together', 'Batcher']
 
 # %% ../../nbs/33_scorer.ipynb #f0b4350b
 import asyncio
@@ -143,7 +143,7 @@ class Job:
     answered: Any = field(default=None, repr=False) # a future
 
 # %% ../../nbs/33_scorer.ipynb #31eaf69c
-def watch(job:Job)->None:
+def watch_caller(job:Job)->None:
     "Notice when the caller of a request that has to wait goes away."
     if job.receive is None: return
     receive, job.receive = job.receive, None
@@ -273,7 +273,7 @@ class Batcher:
             self.busy = True
             done = asyncio.get_running_loop().run_in_executor(self.threads, run, self.scorer, jobs)
             done.add_done_callback(partial(self.after, jobs))
-        for job in self.waiting: watch(job)
+        for job in self.waiting: watch_caller(job)
 
     def after(self, jobs:list[Job], future:asyncio.Future)->None:
         "The thread is free again."

@@ -33,7 +33,7 @@ from .journal import Journal, depth, feedback_schema, read_segment, schema_sql
 from .metrics import AccessLog, Metrics, as_text, watch_process
 from .scorer import Batcher, CallerGone, Scorer
 from .shipper import Shipper, gently
-from .slot import Served, Slot, end, watch
+from .slot import Served, Slot, end, watch_registry
 from ..store import Store, append, query, store_of
 
 # %% ../../nbs/37_service.ipynb #abb12a24
@@ -68,7 +68,7 @@ class Service:
         alone = self.config.serve.workers == 1 and self.config.store.url.startswith("chdb://")
         self.repeats = Repeats(self.journal.folder, self.store, alone)
         if self.slot.served is None: self.slot.from_last()
-        if self.given is None: watch(self.slot)
+        if self.given is None: watch_registry(self.slot)
         self.shipper.start()
         if self.config.monitor.inside and self.config.serve.workers == 1:
             threading.Thread(target=self.watch, name="monitor", daemon=True).start()

@@ -39,7 +39,7 @@ def sealed(folder:Path, tail:str=TAIL)->Iterator[tuple[Path, IO[bytes]]]:
         with file:
             try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError: continue
-            if os.fstat(file.fileno()).st_nlink: yield path, file # else it was shipped, or shortened, between opening and locking
+            if os.fstat(file.fileno()).st_nlink: yield path, file # no link: another shipper deleted or replaced it after we opened it
 
 # %% ../../nbs/23_shipper.ipynb #6c64aea4
 def sweep(folder:Path)->None:
@@ -175,7 +175,7 @@ class Shipper(threading.Thread):
             self.failures = 0
         if self.config.journal.full == "drop": self.lost += drop_oldest(self.folder, self.config.journal.budget_mb * 2**20)
         with self.journal.lock:
-            self.journal.elsewhere = max(0, depth(self.folder).bytes - (self.journal.segment.size if self.journal.segment else 0))
+            self.journal.unshipped = max(0, depth(self.folder).bytes - (self.journal.segment.size if self.journal.segment else 0))
 
     def run(self)->None:
         "Until told to stop."
