@@ -90,7 +90,7 @@ def build(
     return made
 
 def demo_build()->dict[str, Path]: # Name -> path: `records`, `features`, `lookups`
-    "The products of this stage for the demo frame (this table is small enough to be its own), in a temporary folder."
+    "The products of this stage for the demo sample (this table is small enough to be its own), in a temporary folder."
     staging = drafts(None, "raw records features lookups")
     write(staging["raw"], read(moment("2022-06-01")))
     write(staging["records"], check(connect(), staging["raw"])[0])
