@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS = true
 export MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline test quick image image-test stack-test starters-test airflow-test gitlab-test lint fix lint-lock lint-secrets lint-vulnerabilities export dag lock serve lab mlflow bench clean
+.PHONY: help setup pipeline test quick image image-test stack-test starters-test airflow-test gitlab-test lint fix lint-lock lint-secrets lint-vulnerabilities export dag lock docs serve lab mlflow bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -124,6 +124,9 @@ export: setup ## write the package from the notebooks, and into those that chang
 
 dag: setup ## write dvc.yaml and db/schema.sql from pipeline.yaml and the contract
 	@$(BIN)/og dag
+
+docs: setup ## make the notebooks and docs/ into a site: build/site/index.html
+	@$(BIN)/python docs/site.py
 
 serve: setup ## start the prediction API on 127.0.0.1:8080
 	@$(BIN)/og serve
