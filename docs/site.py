@@ -102,14 +102,15 @@ def build(site: Path) -> None:
         for notebook in sorted((ROOT / "nbs").glob("*.ipynb")):
             converted(notebook, source / "nbs")
         for page in [ROOT / "CONTRIBUTING.md", *ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")]:
-            there = source / re.sub(r"^README\.md$", "index.md", page.relative_to(ROOT).as_posix()).replace("decisions/README.md", "decisions/index.md")
+            there = source / re.sub(r"(^|/)README\.md$", r"\1index.md", page.relative_to(ROOT).as_posix())
             there.parent.mkdir(parents=True, exist_ok=True)
             there.write_text(page.read_text())
         pages = sorted(page.relative_to(source).as_posix() for page in source.rglob("*.md"))
         for name in pages:
             (source / name).write_text(relinked((source / name).read_text(), name, set(pages)))
         nav = json.dumps(navigation(source, pages), ensure_ascii=False)
-        Path(place, "mkdocs.yml").write_text(CONFIG.format(name=json.dumps(title(ROOT / "README.md")), nav=nav))
+        name = json.dumps(title(ROOT / "README.md"))
+        Path(place, "mkdocs.yml").write_text(CONFIG.format(name=name, nav=nav))
         done = subprocess.run([Path(sys.executable).with_name("zensical"), "build", "--strict"], cwd=place, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{done.stdout}{done.stderr}\nthe site was not built")
