@@ -6,7 +6,7 @@
 __all__ = ['AS_JSON', 'REFUSED', 'og', 'concerns', 'note', 'plain_errors', 'parsed', 'run', 'generated', 'dag', 'clean',
            'outputs', 'quality_table', 'said', 'register', 'gate', 'moved', 'promote', 'rollback', 'history', 'key',
            'hashed', 'tables', 'load', 'with_tables', 'monitor', 'named_champion', 'smoke', 'serve', 'trigger', 'check',
-           'new', 'analytical_note', 'contract', 'update']
+           'new', 'adopt', 'analytical_note', 'contract', 'update']
 
 # %% ../nbs/50_cli.ipynb #57600c21
 import json
@@ -421,6 +421,23 @@ def new(name:str, problem:str, at:Path|None)->None:
     Package, command, images, dashboards, settings and documents bear the name. Example: og new bike-rides --problem number --at ../bike-rides"""
     from og_project.lifecycle import template
     if template.main([name, "--problem", problem, *(["--at", str(at)] if at else [])]): raise SystemExit(1)
+
+# %% ../nbs/50_cli.ipynb #95f50d43
+@og.command()
+@click.argument("notebook", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--target", metavar="COLUMN", help="What is to be foretold, if the notebook does not show it.")
+@plain_errors
+def adopt(notebook:Path, target:str|None)->None:
+    """Turn a NOTEBOOK as people have them into this project's problem: contract, ingest, features, evaluation (nbs/02, 03, 04, 07).
+
+    In a project that was made with `--problem classes`. What remains to be done is told, one line each. Example: og adopt ~/churn.ipynb"""
+    from og_project.lifecycle import adopt as adopting
+    found, written = adopting.adopt(notebook, target)
+    made = f"{len(found.fields)} fields, {len(found.features) + len(found.plain)} features"
+    click.echo("\n".join([f"{found.asked.task}: {found.asked.target} from {made}", "",
+                          *(f"wrote   {path.relative_to(root())}" for path in written), "", *(f"look    {remark}" for remark in found.made.remarks),
+                          *(f"left    code cell {number} stands in 07_evaluate" for number in found.left), "",
+                          "next    read 02_contract, then: make fix pipeline"]))
 
 # %% ../nbs/50_cli.ipynb #7974ab8d
 @og.command("note")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from habits import HABITS, STOPPED, written
 from processes import free_port, wait_until
 
 from og_project.config import root
@@ -112,3 +113,21 @@ def test_another_problem_takes_the_place_of_the_starters(project, tmp_path):
     assert "is of another contract and cannot serve" in said and "champion    version 1\n" not in said
     found = run(project, "bike_rides", "check", check=False)
     assert "the notebooks of the problem fit" in found or "still the starter's" in found
+
+
+@pytest.mark.parametrize("habit", [habit for habit in HABITS if habit not in STOPPED])
+def test_an_adopted_notebook_reaches_the_end(project, habit, tmp_path):
+    "As its owner does it: adopt, mend what a program can, and run the main job; nothing is touched by hand."
+    if project.name != "classes":
+        pytest.skip("once is enough")
+    commit = ("git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "--no-verify", "-qam", "as it is")
+    run(project, *commit, check=False)
+    start = run(project, "git", "rev-parse", "HEAD").strip()
+    try:
+        assert "next    read 02_contract" in run(project, "bike_rides", "adopt", str(written(habit, tmp_path)))
+        said = run(project, "make", "fix", "pipeline")
+        assert "always_the_same" in said and "champion" in said
+        assert "still the starter's" in run(project, "bike_rides", "check", check=False), "its prose is left to be replaced, and nothing else"
+    finally:
+        run(project, "git", "reset", "-q", "--hard", start)
+        run(project, "git", "clean", "-fdq", "raw")
