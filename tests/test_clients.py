@@ -13,6 +13,7 @@ from fields import DECIDING, INNER, LIMITED, TOO_MUCH, VALUE
 from hypothesis import HealthCheck, given, settings
 from processes import wait_until
 
+from og_project.config import root
 from og_project.data.contract import EXAMPLE, Record
 from og_project.lifecycle.ledger import Change, ledger_sql, write_down
 from og_project.model.estimator import load, predict, rows_table
@@ -172,12 +173,14 @@ def test_the_page_answers_in_a_real_browser_by_keyboard_alone(running, promoted,
     page.wait_for_selector("#answer svg rect")
     assert VALUE in page.inner_text("#answer") and page.locator("#answer svg rect").count() == 5
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out to the side"
-    wait_until(lambda: (page.evaluate("traffic()"), page.locator("#traffic svg").count())[1] == 1)
+    wait_until(lambda: (page.evaluate("import('/page/watch.js').then(part => part.traffic())"), page.locator("#traffic svg").count())[1] == 1)
     httpx.post(running.url + "/predict", json=[EXAMPLE] * 250).raise_for_status()
-    wait_until(lambda: (page.evaluate("drift()"), page.locator("#drift svg").count())[1] == 1)
-    few = page.evaluate("compared({version: '1', rows: 3, hours: 24, drift: [], quality: {outcomes: 0}, at: 0}).map(e => e.textContent).join('|')")
+    wait_until(lambda: (page.evaluate("import('/page/watch.js').then(part => part.drift())"), page.locator("#drift svg").count())[1] == 1)
+    seen = "{version: '1', rows: 3, hours: 24, drift: [], quality: {outcomes: 0}, at: 0}"
+    few = page.evaluate(f"import('/page/watch.js').then(part => part.compared({seen})"
+                        ".map(e => e.textContent).join('|'))")
     assert few == "Version 1: 3 predictions in 24 hours, too few to say whether anything moved (200 are needed)."
-    wait_until(lambda: (page.evaluate("speed()"), "99 of 100" in page.inner_text("#speed"))[1])
+    wait_until(lambda: (page.evaluate("import('/page/model.js').then(part => part.speed())"), "99 of 100" in page.inner_text("#speed"))[1])
     asked = page.inner_text("#speed dd")
     assert int(asked.replace(",", "")) >= 1 and "ms" in page.inner_text("#speed") and "(0.00%)" in page.inner_text("#speed")
     page.wait_for_selector("#versions td")
@@ -208,7 +211,7 @@ def test_the_description_opens_in_a_browser(running, browser):
 def test_the_page_asks_nobody_else(running):
     reply = httpx.get(running.url + "/")
     assert "default-src 'self'" in reply.headers["content-security-policy"]
-    for path in ("/", "/page/page.css", "/page/page.js"):
+    for path in ("/", *(f"/page/{path.name}" for path in sorted((root() / "page").glob("*.*s")))):
         text = httpx.get(running.url + path).text
         assert "https://" not in text and "http://" not in text.replace("http://www.w3.org/2000/svg", "")
     assert httpx.get(running.url + "/page/..%2Fsettings.ini").status_code == 404 and httpx.get(running.url + "/page/x.js").status_code == 404
