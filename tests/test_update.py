@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from og_project.config import root
-from og_project.lifecycle.template import files_of, git, new
+from og_project.lifecycle.template import check_name, files_of, git, new
 from og_project.lifecycle.update import PROBLEM, abort, changed, finish, project_of, update
 
 WHO = ("-c", "user.name=t", "-c", "user.email=t@example.invalid")
@@ -137,3 +137,12 @@ def test_uncommitted_work_is_not_touched(project, template):
     with pytest.raises(Exception, match="not committed"):
         update(project, str(template), "v2", lambda: None)
     assert (project / "notes.txt").read_text() == "mine"
+
+
+def test_it_is_rendered_where_it_is_installed(project, monkeypatch):
+    "An update runs in the project's own environment, which has a package of that name: its own, and no stranger."
+    monkeypatch.syspath_prepend(str(project))
+    assert check_name("rides") == "rides"
+    (project / ".template.json").unlink()
+    with pytest.raises(TemplateError, match="is the name of a Python module already"):
+        check_name("rides")

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NAME', 'TAKEN', 'TEMPLATE_ONLY', 'OF_THE_PROBLEM', 'MADE', 'ABOUT', 'BLOCK', 'CHANGES', 'RECORD', 'WHO',
-           'TemplateError', 'check_name', 'title_of', 'renames', 'renamed', 'rename_notebook', 'template_folder',
-           'starters', 'files_of', 'laid', 'readme_of', 'without', 'with_outputs', 'with_cells', 'content', 'render',
-           'laid_out', 'longest', 'git', 'version_of', 'new', 'failed', 'main']
+           'TemplateError', 'is_project', 'check_name', 'title_of', 'renames', 'renamed', 'rename_notebook',
+           'template_folder', 'starters', 'files_of', 'laid', 'readme_of', 'without', 'with_outputs', 'with_cells',
+           'content', 'render', 'laid_out', 'longest', 'git', 'version_of', 'new', 'failed', 'main']
 
 # %% ../../nbs/43_template.ipynb #fcb50a5a
 import argparse
@@ -27,6 +27,13 @@ from typing import Any
 class TemplateError(Exception):
     "A project cannot be made or updated; the message says why. Nothing was changed."
 
+# %% ../../nbs/43_template.ipynb #59e8020d
+def is_project(name:str)->bool:
+    "Is the installed package of this name a project that was made from the template under this very name?"
+    found = importlib.util.find_spec(name.replace("-", "_"))
+    try: return bool(found and found.origin) and json.loads((Path(found.origin).parents[1]/".template.json").read_text())["name"] == name # type: ignore[union-attr,arg-type]
+    except (OSError, ValueError): return False
+
 # %% ../../nbs/43_template.ipynb #b3cfe434
 NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 # names of what stands beside the package
@@ -38,7 +45,7 @@ def check_name(name:str)->str: # the same
     if not NAME.fullmatch(name) or len(name) > 30:
         raise TemplateError(f"{name!r} is no name for a project: up to 30 small letters and digits in words joined by `-`, e.g. bike-rides")
     taken = package in TAKEN or package in sys.stdlib_module_names or keyword.iskeyword(package)
-    if taken or (package != "og_project" and importlib.util.find_spec(package)):
+    if taken or (package != "og_project" and importlib.util.find_spec(package) and not is_project(name)):
         raise TemplateError(f"{name!r} is the name of a Python module already: `import {package}` would find that one; take another name")
     return name
 
