@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from og_project.config import root
-from og_project.lifecycle.template import check_name, files_of, git, new
+from og_project.lifecycle.template import TemplateError, check_name, files_of, git, new
 from og_project.lifecycle.update import PROBLEM, abort, changed, finish, project_of, update
 
 WHO = ("-c", "user.name=t", "-c", "user.email=t@example.invalid")
