@@ -302,15 +302,15 @@ def personal(monkeypatch):
     "A contract that marks two fields."
     from pydantic import Field, create_model
 
-    person = create_model("Person", __base__=Record, email=(str, Field(json_schema_extra={"personal": "hash"})),
-                          age=(int | None, Field(None, json_schema_extra={"personal": "drop"})))
+    person = create_model("Person", __base__=Record, private_text=(str, Field(json_schema_extra={"personal": "hash"})),
+                          private_number=(int | None, Field(None, json_schema_extra={"personal": "drop"})))
     monkeypatch.setattr(journal_module, "Record", person)
     monkeypatch.setattr(journal_module, "RECORD", lambda: journal_module.arrow_schema(person))
     return person
 
 
 def test_personal_fields_are_hashed_or_dropped_before_anything_is_written(personal, tmp_path):
-    rows = [personal(**EXAMPLE, email="ada@example.org", age=36), personal(**EXAMPLE, email="bob@example.org")]
+    rows = [personal(**EXAMPLE, private_text="ada@example.org", private_number=36), personal(**EXAMPLE, private_text="bob@example.org")]
     schema = journal_module.arrow_schema(personal)
     table = pa.table([pa.array([getattr(row, name) for row in rows], schema.field(name).type) for name in schema.names], schema)
     with pytest.raises(SettingsError, match="OG_JOURNAL__HASH_KEY"):
@@ -318,12 +318,12 @@ def test_personal_fields_are_hashed_or_dropped_before_anything_is_written(person
     journal = Journal(JournalSettings(folder=str(tmp_path / "journal"), hash_key="k" * 32))
     journal.write(entry(2)._replace(records=table))
     written = journal.segment.path.read_bytes()
-    assert b"ada@" not in written and "age" not in journal.schema.names
+    assert b"ada@" not in written and "private_number" not in journal.schema.names
     batch = batch_of(entry(2)._replace(records=table), journal.schema, journal.key)
-    ada, bob = batch["email"].to_pylist()
-    assert len(ada) == 64 and ada != bob and ada == batch_of(entry(2)._replace(records=table), journal.schema, journal.key)["email"][0].as_py()
-    assert ada != batch_of(entry(2)._replace(records=table), journal.schema, b"another key")["email"][0].as_py()
-    assert "email Nullable(String)" in schema_sql() and "age" not in schema_sql()
+    ada, bob = batch["private_text"].to_pylist()
+    assert len(ada) == 64 and ada != bob and ada == batch_of(entry(2)._replace(records=table), journal.schema, journal.key)["private_text"][0].as_py()
+    assert ada != batch_of(entry(2)._replace(records=table), journal.schema, b"another key")["private_text"][0].as_py()
+    assert "private_text Nullable(String)" in schema_sql() and "private_number" not in schema_sql()
     journal.rotate()
 
 

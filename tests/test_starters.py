@@ -125,7 +125,7 @@ def test_an_adopted_notebook_reaches_the_end(project, habit, tmp_path):
     start = run(project, "git", "rev-parse", "HEAD").strip()
     try:
         assert "next    read 02_contract" in run(project, "bike_rides", "adopt", str(written(habit, tmp_path)))
-        said = run(project, "make", "fix", "pipeline")
+        said = run(project, "make", "fix", "export", "pipeline")
         assert "always_the_same" in said and "champion" in said
         assert "still the starter's" in run(project, "bike_rides", "check", check=False), "its prose is left to be replaced, and nothing else"
     finally:
