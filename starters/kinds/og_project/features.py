@@ -29,14 +29,17 @@ def read_lookups(folder:Path)->dict[str, Any]:
     "What is known by key: nothing."
     return json.loads((folder/"lookups.json").read_text())
 
+# %% ../nbs/04_features.ipynb #7ad6285a
 def ready(lookups:dict[str, Any])->Features:
     "Nothing has to be made ready."
     return lookups
 
+# %% ../nbs/04_features.ipynb #48681819
 def refresh(store:Store, lookups:dict[str, Any], about:dict[str, Any])->dict[str, Any]:
     "The same lookups: nothing changes while the service runs."
     return lookups
 
+# %% ../nbs/04_features.ipynb #2f3338a4
 def as_of(lookups:dict[str, Any], about:dict[str, Any])->datetime|None:
     "`None`: they do not grow old."
     return None
@@ -61,6 +64,7 @@ def past(
     rows = query(store, f"SELECT * FROM {records} ORDER BY {', '.join(KEY)}")
     return rows, build_features(rows, ready(lookups))
 
+# %% ../nbs/04_features.ipynb #05fa0a26
 def build(
     records:Path,  # Parquet file
     features:Path, # Parquet file to write: KEY, FEATURES, TARGET

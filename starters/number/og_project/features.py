@@ -29,6 +29,7 @@ def read_lookups(folder:Path)->pa.Table:
     "The shares that training saw."
     return pq.read_table(folder/"shares.parquet")
 
+# %% ../nbs/04_features.ipynb #fc93f6b4
 def ready(lookups:pa.Table)->Features:
     "The shares, in their order."
     return lookups["symbol"].combine_chunks()
@@ -38,6 +39,7 @@ def refresh(store:Store, lookups:pa.Table, about:dict[str, Any])->pa.Table:
     "The same lookups: nothing changes while the service runs."
     return lookups
 
+# %% ../nbs/04_features.ipynb #a61c56e1
 def as_of(lookups:pa.Table, about:dict[str, Any])->datetime|None:
     "`None`: they do not grow old."
     return None
@@ -47,6 +49,7 @@ def move(after:pa.ChunkedArray, before:pa.ChunkedArray)->pa.ChunkedArray: # (n,)
     "How far a price moved, up or down, in percent."
     return pc.multiply(100.0, pc.abs(pc.subtract(pc.divide(after, before), 1.0)))
 
+# %% ../nbs/04_features.ipynb #87a44920
 def build_features(
     records:pa.Table,  # (n,) rows with the contract's columns; others are not looked at
     features:Features, # from `ready`
@@ -62,6 +65,7 @@ def with_target(records:pa.Table)->pa.Table: # with TARGET; null where what foll
     "Records with what is to be learned."
     return records.append_column(TARGET, move(records["price_next"], records["price"]))
 
+# %% ../nbs/04_features.ipynb #b509bc6a
 def past(
     store:Store,
     records:str,      # A table, or a table function
@@ -89,6 +93,7 @@ def build(
     write(features, made)
     return made
 
+# %% ../nbs/04_features.ipynb #ea9656db
 def demo_build()->dict[str, Path]: # Name -> path: `records`, `features`, `lookups`
     "The products of this stage for the demo sample (this table is small enough to be its own), in a temporary folder."
     staging = drafts(None, "raw records features lookups")

@@ -51,6 +51,7 @@ class Answer(BaseModel):
     probability: float = Field(ge=0, le=1, description="Probability that it is malignant")
     malignant: bool = Field(description="Whether to call it so: the probability is at least the model's threshold")
 
+# %% ../../nbs/02_contract.ipynb #dc16052a
 def answer(
     score:np.ndarray, # (n,) probability
     threshold:float,  # of calling it malignant

@@ -36,6 +36,7 @@ def share(train:pa.Table, test:pa.Table)->np.ndarray: # (n,) for each row of `te
     "The same for everybody: the share of the past."
     return np.full(len(test), train[TARGET].to_numpy(zero_copy_only=False).astype(float).mean())
 
+# %% ../../nbs/07_evaluate.ipynb #bbade164
 def by_size(train:pa.Table, test:pa.Table)->np.ndarray: # (n,)
     "By the size of the nuclei alone: a logistic regression of one number."
     sizes = lambda part: part["radius"].to_numpy()[:, None]
@@ -59,6 +60,7 @@ def card(
     return "\n\n".join(["# Model card", TITLE, "## Data", "\n".join(parts), "## Quality on the test part", "\n".join(head + rows),
                         "## Limits", LIMITS]) + "\n"
 
+# %% ../../nbs/07_evaluate.ipynb #6e319cc2
 def complete(
     fitted:Path,       # Model folder as Train left it
     folder:Path,       # To be made

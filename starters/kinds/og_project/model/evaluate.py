@@ -38,6 +38,7 @@ def shares(train:pa.Table, test:pa.Table)->np.ndarray: # (n, len(CLASSES)) for e
     seen = train[TARGET].to_numpy(zero_copy_only=False)
     return np.repeat([[np.mean(seen == name) for name in CLASSES]], len(test), axis=0)
 
+# %% ../../nbs/07_evaluate.ipynb #749e6ac6
 def nearest_mean(train:pa.Table, test:pa.Table)->np.ndarray: # (n, len(CLASSES))
     "By the distance to the mean of each class."
     matrix = lambda part: np.stack([part[name].to_numpy() for name in FEATURES], axis=1)
@@ -63,6 +64,7 @@ def card(
     return "\n\n".join(["# Model card", TITLE, "## Data", "\n".join(parts), "## Quality on the test part", "\n".join(head + rows),
                         "## Limits", LIMITS]) + "\n"
 
+# %% ../../nbs/07_evaluate.ipynb #5319ffc5
 def complete(
     fitted:Path,       # Model folder as Train left it
     folder:Path,       # To be made

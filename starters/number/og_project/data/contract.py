@@ -53,6 +53,7 @@ class Answer(BaseModel):
     "How far the price of a share will move within a month."
     move: float = Field(description="Up or down, percent of the price")
 
+# %% ../../nbs/02_contract.ipynb #18d03352
 def answer(
     score:np.ndarray, # (n,) percent
     threshold:float,  # not used: a number is no decision

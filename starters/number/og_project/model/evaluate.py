@@ -34,6 +34,7 @@ def median(train:pa.Table, test:pa.Table)->np.ndarray: # (n,) for each row of `t
     "The same for everybody: the median of the past."
     return np.full(len(test), np.median(train[TARGET].to_numpy()))
 
+# %% ../../nbs/07_evaluate.ipynb #aa6ac231
 def as_before(train:pa.Table, test:pa.Table)->np.ndarray: # (n,)
     "As in the last three months on average; the median where none of them is known."
     moves = np.stack([test[f"move_{month}"].to_numpy() for month in (1, 2, 3)])
@@ -58,6 +59,7 @@ def card(
     return "\n\n".join(["# Model card", TITLE, "## Data", "\n".join(parts), "## Quality on the test part", "\n".join(head + rows),
                         "## Limits", LIMITS]) + "\n"
 
+# %% ../../nbs/07_evaluate.ipynb #a06bb83d
 def complete(
     fitted:Path,       # Model folder as Train left it
     folder:Path,       # To be made
