@@ -61,7 +61,7 @@ stack-test: setup ## run the whole stack in Docker, with the faults it has to su
 	@DOCKER_BUILDKIT=1 $(DOCKER) build -q -f tests/stack/Dockerfile -t og-project-stand-ins tests
 	@STACK=1 $(BIN)/pytest --durations 20 tests/test_stack.py
 
-starters-test: setup ## make a project of every starter, and do in it what its owner would (ten minutes)
+starters-test: setup ## make a project of every starter, and do in it what its owner would (half an hour on two cores)
 	@STARTERS=1 $(BIN)/pytest --durations 10 tests/test_starters.py
 
 airflow-test: setup ## retrain on a real Airflow, in an environment of its own (five minutes)
