@@ -72,8 +72,8 @@ ARG VERSION=0
 LABEL org.opencontainers.image.revision=$COMMIT org.opencontainers.image.version=$VERSION org.opencontainers.image.title="og-project service"
 USER 10001
 EXPOSE 8080
-HEALTHCHECK --interval=5s --timeout=6s --start-period=90s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/health/ready', timeout=5)"]
+HEALTHCHECK --interval=5s --timeout=30s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/health/ready', timeout=20)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["og"]
 CMD ["serve"]
