@@ -29,7 +29,7 @@ import pandas as pd
 
 from ..config import ProjectError, root
 from .notebooks import KERNEL
-from .trace import Traced, as_frame, changed_by, code_cells, evaluated, names_in, traced
+from .trace import Traced, changed_by, names_in, traced
 
 # %% ../../nbs/48_adopt.ipynb #5cec66f7
 TAKEN_NAMES = {"id", "row", "probability", "dropped", "reasons"}
@@ -93,7 +93,7 @@ class Question:
     positive: Any           # of a yes/no question: the value that is a yes
 
 # %% ../../nbs/48_adopt.ipynb #bb03e16a
-def question_of(values:pd.Series, learner:str="")->Question:
+def question_of(values:pd.Series, classifies:bool=False)->Question:
     "The task that a target sets. Raises `ProjectError` for one with a single value."
     known = values.dropna()
     name = field_name(values.name if values.name is not None else "target", set())
@@ -101,7 +101,7 @@ def question_of(values:pd.Series, learner:str="")->Question:
     if len(different) < 2: raise ProjectError(f"the target {name} has a single value: there is nothing to learn")
     if len(different) == 2: return Question("binary", name, (), different[1])
     number = pd.api.types.is_numeric_dtype(known) and not pd.api.types.is_bool_dtype(known)
-    if number and ("Classif" not in learner and "Logistic" not in learner or len(different) > 50): return Question("regression", name, (), None)
+    if number and (not classifies or len(different) > 50): return Question("regression", name, (), None)
     if len(different) > 50: raise ProjectError(f"the target {name} has {len(different)} different texts: too many for classes")
     return Question("multiclass", name, tuple(map(str, different)), None)
 
@@ -131,7 +131,7 @@ class Adopted:
     features: dict[str, Any]  # feature -> column of what the notebook prepares
     plain: dict[str, Any]     # feature -> column of the table
     categories: tuple[str, ...]
-    left: dict[int, str]      # code cells that found no place
+
 
 # %% ../../nbs/48_adopt.ipynb #e2f710cf
 def adopted(path:Path, target:str|None=None)->Adopted: # `target`: a column, if the notebook does not show it
@@ -139,14 +139,12 @@ def adopted(path:Path, target:str|None=None)->Adopted: # `target`: a column, if 
     made, table, values = traced(path, target)
     fields = renamed_columns([name for name in table.columns if name in {*made.used, *made.plain}])
     if not fields: raise ProjectError("no column of the table is left to ask with: the features are made of the target alone")
-    whole = as_frame(evaluated(made, made.preparing, made.features, table))
     features, rest = renamed_columns(made.columns), {name: column for name, column in fields.items() if column in made.plain}
     plain = {f"{name}_" if name in features else name: column for name, column in rest.items() if kind_of(table[column]) not in ("text", "time")}
     kinds = {name: kind_of(table[column]) for name, column in plain.items()}
-    if whole is not None: kinds |= {name: kind_of(whole[column]) for name, column in features.items()}
+    if made.prepared is not None: kinds |= {name: kind_of(made.prepared[column]) for name, column in features.items()}
     categories = tuple(name for name, kind in kinds.items() if kind in ("words", "text"))
-    left = {number: source for number, source in enumerate(code_cells(path), 1) if number not in made.cells}
-    return Adopted(path.name, made, table, question_of(values, made.learner), fields, features, plain, categories, left)
+    return Adopted(path.name, made, table, question_of(values, made.classifies), fields, features, plain, categories)
 
 # %% ../../nbs/48_adopt.ipynb #88f87cb9
 def indented(statements:list[str])->str:
@@ -225,11 +223,11 @@ def feature_words(a:Adopted)->dict[str, str]:
 # %% ../../nbs/48_adopt.ipynb #032b5098
 def evaluate_words(a:Adopted)->dict[str, str]:
     "What stands in the template of 07_evaluate: what had no place elsewhere."
-    if not a.left: return {"unplaced": ""}
+    if not a.made.unplaced: return {"unplaced": ""}
     head = ["# %% [markdown]", "# ## What had no place", "#",
             "# Cells of the notebook that neither read, nor prepare, nor learn. Take from them what the report shall show.", "#"]
     shown = lambda number, source: [f"Code cell {number}:", "", "```python", *source.strip().splitlines(), "```", ""]
-    lines = [line for number, source in a.left.items() for line in shown(number, source)]
+    lines = [line for number, source in a.made.unplaced.items() for line in shown(number, source)]
     return {"unplaced": "\n".join(head + [f"# {line}".rstrip() for line in lines]) + "\n"}
 
 # %% ../../nbs/48_adopt.ipynb #ad2983f7
@@ -285,8 +283,8 @@ def adopt(path:Path, target:str|None=None)->tuple[Adopted, list[Path]]: # what w
     "Turn a notebook into this project's problem. Raises `ProjectError`, and then nothing was written."
     if "objective:" not in (root()/"config/base.yml").read_text():
         raise ProjectError("05_estimator of this project is not LightGBM's: make one with `--problem classes`, and adopt there")
-    changes = subprocess.run(["git", "status", "--porcelain", "nbs", "config", "tests"], cwd=root(), capture_output=True, text=True).stdout
-    if changes: raise ProjectError("notebooks, settings or tests have changes that are not committed: commit them, so that git can take this back")
+    changes = subprocess.run(["git", "status", "--porcelain", "nbs", "config", "tests", "raw"], cwd=root(), capture_output=True, text=True).stdout
+    if changes: raise ProjectError("nbs, config, tests or raw have changes that are not committed: commit them, so that git can take this back")
     here = Path.cwd()
     os.environ["MPLBACKEND"] = "Agg"
     try:

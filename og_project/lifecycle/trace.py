@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['WRITES', 'SENDS', 'ABSOLUTE', 'SPLITS', 'SUPERVISED', 'Remark', 'code_cells', 'runnable', 'effects', 'secrets_in',
-           'remarks_on', 'remarks', 'call_name', 'learned_from', 'names_in', 'base', 'changed_by', 'Plain', 'Step',
-           'apart', 'steps_to', 'Traced', 'runs', 'sliced', 'frames', 'separate', 'evaluated', 'as_frame', 'same',
-           'of_one_row', 'without_values', 'used_columns', 'target_columns', 'as_series', 'files_of', 'judge_features',
-           'traced']
+           'remarks_on', 'remarks', 'call_name', 'learned_from', 'classifies', 'names_in', 'base', 'changed_by',
+           'Plain', 'Step', 'apart', 'steps_to', 'Traced', 'runs', 'sliced', 'frames', 'separate', 'evaluated',
+           'as_frame', 'same', 'of_one_row', 'without_values', 'used_columns', 'target_columns', 'as_series',
+           'files_of', 'judge_features', 'traced']
 
 # %% ../../nbs/47_trace.ipynb #90e1c313
 import ast
@@ -116,6 +116,14 @@ def learned_from(tree:ast.AST)->tuple[ast.expr, ast.expr]|None:
         y = given[1] if len(given) > 1 else named.get("y", named.get("label"))
         if x is not None and y is not None: return x, y
     return None
+
+# %% ../../nbs/47_trace.ipynb #7d1c0a45
+def classifies(tree:ast.AST)->bool:
+    "Is a classifier made here? By its name, as scikit-learn, LightGBM and XGBoost give them, or by its objective."
+    names = [call_name(node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return any("Classif" in name or "Logistic" in name for name in names) or "multiclass" in texts
+
 
 # %% ../../nbs/47_trace.ipynb #379f195a
 def names_in(node:ast.AST)->set[str]:
@@ -226,8 +234,9 @@ class Traced:
     target: str = ""                                   # expression
     columns: list[str] = field(default_factory=list)   # of the features: those that depend on their own row alone
     used: list[str] = field(default_factory=list)      # columns of the raw table that they are made of
-    learner: str = ""                                  # what learns
-    cells: list[int] = field(default_factory=list)     # code cells that have found a place
+    classifies: bool = False                           # does a classifier learn
+    prepared: pd.DataFrame|None = None                 # the features of the whole table; `None`: a bare array
+    unplaced: dict[int, str] = field(default_factory=dict) # code cells that found no place
     plain: list[str] = field(default_factory=list)     # columns of the raw table that only others are made of: features as they are
     remarks: list[Remark] = field(default_factory=list)
 
@@ -261,10 +270,10 @@ def frames(space:dict[str, Any])->dict[str, int]: # name -> rows
     return {name: len(value) for name, value in space.items() if isinstance(value, pd.DataFrame)}
 
 # %% ../../nbs/47_trace.ipynb #1cacbfae
-def separate(steps:list[Step], made:Traced)->tuple[pd.DataFrame, list[str], int]: # the raw table; statements after it; how many of them to sift
+def separate(steps:list[Step], made:Traced)->tuple[pd.DataFrame, list[str]]: # the raw table; statements after it
     "Run the statements one by one: the first data frame is the raw table, and some drop rows. Raises `NotebookError` for a second table."
     space: dict[str, Any] = {"__name__": "__main__"}
-    table, after, last = None, list[str](), 0
+    table, after = None, list[str]()
     for step in steps:
         node, before = ast.parse(step.code).body[0], frames(space)
         exec(step.code, space)
@@ -282,10 +291,10 @@ def separate(steps:list[Step], made:Traced)->tuple[pd.DataFrame, list[str], int]
             said = f"`{step.code.splitlines()[0][:60]}` drops rows"
             made.remarks.append(Remark(step.cell, said, "ingest rejects them, with that reason; a request is answered"))
             whole = max(sources, key=lambda name: sources[name])
-            made.sifting, made.sifted, last = [*after[:], step.code], dropped, len(after)
+            made.sifting, made.sifted = [*after, step.code], dropped
             after.append(f"{dropped} = {whole}")
     if table is None: raise NotebookError("no data frame was found on the way to the model: read the table with pandas")
-    return table, after, last
+    return table, after
 
 # %% ../../nbs/47_trace.ipynb #3c96f50c
 def evaluated(made:Traced, steps:list[str], expression:str, table:pd.DataFrame)->Any:
@@ -365,7 +374,7 @@ def files_of(reading:list[str])->dict[str, str]: # text in the code -> file
 # %% ../../nbs/47_trace.ipynb #6e618536
 def judge_features(made:Traced, table:pd.DataFrame)->None:
     "Find out which features a request can have, and of which columns they are made."
-    whole = as_frame(evaluated(made, made.preparing, made.features, table))
+    whole = made.prepared = as_frame(evaluated(made, made.preparing, made.features, table))
     alone = "left out: a request comes alone; make a lookup of it in 04_features"
     of_target = set(target_columns(made, table))
     if whole is None:
@@ -384,13 +393,14 @@ def judge_features(made:Traced, table:pd.DataFrame)->None:
 # %% ../../nbs/47_trace.ipynb #ef8b6d7e
 def traced(path:Path, target_column:str|None=None)->tuple[Traced, pd.DataFrame, pd.Series]: # the raw table; its target
     "Follow a notebook from its table to its model. Raises `NotebookError` that says what stops it."
-    cells = [runnable(source, f"{path.name}, code cell {number}") for number, source in enumerate(code_cells(path), 1)]
+    sources = dict(enumerate(code_cells(path), 1))
+    cells = [runnable(source, f"{path.name}, code cell {number}") for number, source in sources.items()]
     made = Traced(remarks=remarks(path))
     made.remarks += runs(cells, path.parent)
     steps, features, target = steps_to(cells)
-    made.learner = "\n".join(ast.unparse(tree) for tree in cells)
-    made.cells = sorted({step.cell for step in steps})
-    table, after, _ = separate(steps, made)
+    made.classifies = any(map(classifies, cells))
+    made.unplaced = {number: source for number, source in sources.items() if number not in {step.cell for step in steps}}
+    table, after = separate(steps, made)
     if target_column is not None: target = f"{made.table}[{target_column!r}]"
     made.features, made.target = features, target
     made.preparing, made.labelling, made.files = sliced(after, features), sliced(after, target), files_of(made.reading)
