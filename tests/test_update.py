@@ -7,7 +7,7 @@ import pytest
 
 from og_project.config import root
 from og_project.lifecycle.template import TemplateError, check_name, files_of, git, new
-from og_project.lifecycle.update import PROBLEM, abort, changed, finish, project_of, update
+from og_project.lifecycle.update import NOTES, PROBLEM, abort, changed, finish, notes_of, project_of, update
 
 WHO = ("-c", "user.name=t", "-c", "user.email=t@example.invalid")
 LEARNED = "nbs/40_smoke.ipynb"  # a notebook of the platform
@@ -49,6 +49,9 @@ def template(tmp_path_factory) -> Path:
     (folder / "docs/learned.md").write_text("# What og learned\n")
     edit(folder / "starters/number/nbs/02_contract.ipynb", "# Contract", "# Contract of the starter, rewritten")
     (folder / "Dockerfile").write_text((folder / "Dockerfile").read_text() + "# learned\n")
+    notes = folder / NOTES
+    learned = "- {id: minutes, kind: setting, says: OG_MINUTES is OG_SECONDS now, todo: rename it, names: [OG_MINUTES, Our ingest]}\n"
+    notes.write_text(notes.read_text() + learned)
     commit(folder, "learned")
     git(folder, "tag", "v2")
     return folder
@@ -78,8 +81,11 @@ def problem(folder: Path) -> dict[str, bytes]:
 
 def test_an_update_brings_the_platform_and_leaves_the_problem(project, template):
     before, ran = problem(project), []
+    (project / "settings.env").write_text("RIDES_MINUTES=3\n")
     said = update(project, str(template), "v2", lambda: ran.append(1))
     assert "Template v2" in said and ran and git(project, "status", "--porcelain") == ""
+    told = "setting: RIDES_MINUTES is RIDES_SECONDS now\n    rename it\n    still in nbs/03_ingest.ipynb, settings.env"
+    assert said.count("setting: ") == 1 and told in said and told in git(project, "log", "-1", "--format=%B"), "what is new to know, and no more"
     assert problem(project) == before, "no byte of the problem"
     assert source(project, 0).endswith("in another way.") and source(project, 5).endswith("# ours")
     assert (project / "docs/learned.md").read_text() == "# What rides learned\n"
@@ -87,6 +93,12 @@ def test_an_update_brings_the_platform_and_leaves_the_problem(project, template)
     assert project_of(project).template == "v2"
     assert "nothing is new" in update(project, str(template), "v2", lambda: None)
     assert {"page/page.css": "silently", LEARNED: "silently"}.items() <= changed(project).items() and "Dockerfile" not in changed(project)
+
+
+def test_the_notes_can_be_read_and_each_has_its_name():
+    notes = notes_of((root() / NOTES).read_text())
+    assert len(notes) > 5 and len({note.id for note in notes}) == len(notes)
+    assert all(note.says and (note.todo or note.kind == "behaviour") for note in notes)
 
 
 def test_a_change_on_both_sides_is_a_conflict_in_its_cell(project, template):
