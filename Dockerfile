@@ -73,7 +73,7 @@ LABEL org.opencontainers.image.revision=$COMMIT org.opencontainers.image.version
 USER 10001
 EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=30s --start-period=120s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/health/ready', timeout=20)"]
+    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080; printf 'GET /health/ready HTTP/1.0\\r\\n\\r\\n' >&3; read -r _ code _ <&3; [ \"$code\" = 200 ]"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["og"]
 CMD ["serve"]

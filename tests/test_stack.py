@@ -85,7 +85,7 @@ class Stack:
         return found["data"]["result"]
 
     @contextmanager
-    def load(self, callers: int = 3, pause: float = 0.02) -> Iterator[Load]:
+    def load(self, callers: int = 2, pause: float = 0.1) -> Iterator[Load]:
         "Ask from several threads for as long as the block lasts."
         found, ended = Load(), threading.Event()
 
@@ -114,7 +114,7 @@ class Stack:
                 thread.join()
 
     @contextmanager
-    def unharmed(self, callers: int = 3, pause: float = 0.05, cut: int = 0) -> Iterator[Load]:
+    def unharmed(self, callers: int = 2, pause: float = 0.1, cut: int = 0) -> Iterator[Load]:
         "Callers go on while the block does its harm: none of their requests fails (so many answers may be cut), and each prediction is kept once."
         with self.load(callers, pause) as load:
             time.sleep(2)
@@ -391,8 +391,8 @@ def asked_queries() -> dict[str, str]:
 
 
 def test_every_query_has_an_answer_under_traffic(stack):
-    with stack.load(callers=2, pause=0.05) as load:
-        time.sleep(4)
+    with stack.load() as load:
+        wait_until(lambda: len(load.acknowledged) >= 40)
         with stack.client() as client:
             for number in range(0, 40):
                 client.post("/feedback", json=[{"id": load.acknowledged[number], "outcome": (ONE, OTHER)[number % 3 == 0]}])
