@@ -29,7 +29,7 @@ def project(request, tmp_path_factory) -> Path:
 
 def run(folder: Path, *command: str, check: bool = True, both: bool = True, **more: str) -> str:
     "What a command says, as in a fresh shell, on both streams or on the first alone; what was installed for the template is not on its path."
-    kept = ("HOME", "LANG", "PATH", "UV_CACHE_DIR", "PIP_CACHE_DIR")
+    kept = ("HOME", "LANG", "PATH", "UV_CACHE_DIR", "PIP_CACHE_DIR", "DOCKER_HOST")
     clean = {name: value for name, value in os.environ.items() if name in kept or "proxy" in name.lower()}
     path = ":".join(part for part in clean["PATH"].split(":") if not part.startswith(str(root())))
     env = clean | {"PATH": f"{folder}/.venv/bin:{path}", "OMP_NUM_THREADS": "1"} | more
@@ -60,6 +60,16 @@ def test_the_sample_of_a_change(project):
     run(project, "git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "-qm", "run")
     said = run(project, "python", ".ci/sample.py", "template")
     assert "| metric | before | now | change |" in said and "+0.0000" in said
+
+
+def test_its_image_answers(project):
+    if project.name != "classes":
+        pytest.skip("once is enough")
+    if subprocess.run(["docker", "info"], capture_output=True).returncode:
+        pytest.skip("no Docker engine answers")
+    assert re.search(r"^\d+ passed", run(project, "make", "image-test"), re.M)
+    image = "bike-rides:" + run(project, "git", "rev-parse", "--short", "HEAD").strip()
+    assert "Usage: bike_rides" in run(project, "docker", "run", "--rm", image, "--help")
 
 
 def test_service_feedback_drift_and_gate(project):

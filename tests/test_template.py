@@ -12,7 +12,8 @@ from og_project.lifecycle.template import render, starters
 
 PROBLEMS = list(starters(root())["problems"])
 OTHERS = PROBLEMS[1:]
-FOREIGN = re.compile(r"flight|nycflights|airline|carrier|New York|\bOG\b|(?<![A-Za-z0-9])og(?![A-Za-z0-9])|(?<![A-Za-z0-9])(og|OG)[_-]", re.I)
+BEGINS = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
+FOREIGN = re.compile(rf"flight|nycflights|airline|carrier|New York|\bOG\b|{BEGINS}og(?![A-Za-z0-9])|{BEGINS}(og|OG)[_-]", re.I)
 
 
 def texts(folder: Path) -> dict[str, str]:

@@ -59,8 +59,9 @@ def title_of(name:str)->str: # "bike-rides" -> "Bike rides"
 def renames(name:str)->list[tuple[re.Pattern[str], str]]:
     "What stands for the template's name in all its forms, and what takes its place."
     package, dashed, title = name.replace("-", "_"), name.replace("_", "-"), title_of(name)
-    alone = lambda text: re.compile(rf"(?<![A-Za-z0-9]){text}(?![A-Za-z0-9])")
-    first = lambda text: re.compile(rf"(?<![A-Za-z0-9]){text}")
+    begins = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))" # a word, or what stands after a typed "\n"
+    alone = lambda text: re.compile(rf"{begins}{text}(?![A-Za-z0-9])")
+    first = lambda text: re.compile(rf"{begins}{text}")
     whole = [(first("og_project"), package), (first("og-project"), dashed), (first("OG_PROJECT"), package.upper()), (first("OG project"), title)]
     begun = [(first("OG_"), package.upper() + "_"), (first("og_"), package + "_"), (first("og-"), dashed + "-")]
     return [*whole, *begun, (alone("OG"), package.upper()), (alone("og"), package)]
