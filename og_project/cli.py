@@ -437,7 +437,7 @@ def adopt(notebook:Path, target:str|None)->None:
     click.echo("\n".join([f"{found.asked.task}: {found.asked.target} from {made}", "",
                           *(f"wrote   {path.relative_to(root())}" for path in written), "", *(f"look    {remark}" for remark in found.made.remarks),
                           *(f"left    code cell {number} stands in 07_evaluate" for number in found.made.unplaced), "",
-                          "next    read 02_contract, then: make fix export pipeline"]))
+                          "next    read 02_contract, then: make lock fix export pipeline"]))
 
 # %% ../nbs/50_cli.ipynb #7974ab8d
 @og.command("note")

@@ -36,6 +36,15 @@ def test_the_generated_files_follow_the_graph(cleaned):
     cleaned.run("og", "dag", "--check")
 
 
+def test_an_import_that_the_services_image_lacks_is_found(cleaned):
+    place = cleaned.folder / "og_project/features.py"
+    before = place.read_text()
+    place.write_text(before.replace("\nimport numpy as np\n", "\nimport numpy as np\nimport pandas\n", 1))
+    done = cleaned.run("og", "check", check=False)
+    place.write_text(before)
+    assert done.returncode == 1 and "nbs/04_features.ipynb: it imports pandas, which the service's image does not have" in done.stderr, done.stderr
+
+
 def test_a_change_of_the_graph_is_noticed(cleaned, tmp_path):
     changed = cleaned.folder / "pipeline.yaml"
     good = changed.read_text()

@@ -6,7 +6,7 @@
 __all__ = ['TAKEN_NAMES', 'field_name', 'renamed_columns', 'wide', 'kind_of', 'field_line', 'Question', 'question_of',
            'answers_of', 'Adopted', 'adopted', 'indented', 'entries', 'placed', 'parts_of', 'imports_for', 'example_of',
            'contract_words', 'ingest_words', 'feature_words', 'evaluate_words', 'broken', 'filled', 'as_notebook',
-           'for_the_tests', 'write_adopted', 'adopt']
+           'for_the_tests', 'with_requirement', 'write_adopted', 'adopt']
 
 # %% ../../nbs/48_adopt.ipynb #64aab5da
 import ast
@@ -170,11 +170,10 @@ def parts_of(made:Traced)->tuple[list[str], list[str], list[str]]: # imports; fu
     return imports, helpers, [placed(code, made) for code in made.reading if placed(code, made) not in (*imports, *helpers)]
 
 # %% ../../nbs/48_adopt.ipynb #2d814e6b
-def imports_for(made:Traced, statements:list[str])->str:
+def imports_for(made:Traced, statements:list[str], there:tuple[str, ...])->list[str]: # `there`: imports that stand in the template
     "The notebook's imports that some statements need."
     asked = names_in(ast.parse("\n".join(statements)))
-    there = ("import pandas as pd", "import numpy as np")
-    return "\n".join(code for code in parts_of(made)[0] if changed_by(ast.parse(code).body[0]) & asked and code not in there)
+    return [code for code in parts_of(made)[0] if changed_by(ast.parse(code).body[0]) & asked and code not in there]
 
 # %% ../../nbs/48_adopt.ipynb #1bd85373
 def example_of(a:Adopted)->dict[str, Any]:
@@ -203,10 +202,12 @@ def ingest_words(a:Adopted)->dict[str, str]:
     made, (_, helpers, reading) = a.made, parts_of(a.made)
     outcome = {"binary": f"found.eq({a.asked.positive!r}).where(found.notna(), None)", "regression": "found.astype(float)",
                "multiclass": "found.astype(str).where(found.notna(), None)"}[a.asked.task]
-    statements = [*helpers, *reading, *made.sifting, *made.labelling, made.target]
+    there = ("import pandas as pd",)
+    needing = lambda *statements: indented([*imports_for(made, list(statements), there), *statements]) # not at the top: the service has less
     cells = "".join(f"# %%\n#| export\n{code}\n\n" for code in helpers)
-    return {"imports": imports_for(made, statements), "helpers": cells, "reading": indented(reading),
-            "table": made.table, "sifting": indented(made.sifting), "sifted": made.sifted or made.table, "labelling": indented(made.labelling),
+    return {"imports": "\n".join(imports_for(made, helpers, there)), "helpers": cells, "reading": needing(*reading),
+            "table": made.table, "sifting": needing(*made.sifting), "sifted": made.sifted or made.table,
+            "labelling": indented([*imports_for(made, [*made.labelling, made.target], there), *made.labelling]),
             "target_code": made.target, "columns": repr(list(a.table.columns)), "fields": entries(a.fields), "outcome": outcome}
 
 # %% ../../nbs/48_adopt.ipynb #bb6a90cc
@@ -216,7 +217,8 @@ def feature_words(a:Adopted)->dict[str, str]:
     statements = [*made.preparing, made.features] if a.features else []
     helpers = {ast.parse(code).body[0].name for code in parts_of(made)[1]} & names_in(ast.parse("\n".join(statements))) # type: ignore[attr-defined]
     from_ingest = ", ".join(["FIELDS", "TABLE", "check", *sorted(helpers), "read"])
-    return {"imports": imports_for(made, statements), "table": made.table, "from_ingest": from_ingest,
+    imports = "\n".join(imports_for(made, statements, ("import pandas as pd", "import numpy as np")))
+    return {"imports": imports, "table": made.table, "from_ingest": from_ingest,
             "preparing": indented(made.preparing) if a.features else "", "features": made.features if a.features else f"{made.table}[[]]",
             "made": entries(a.features), "plain": entries(a.plain), "categories": repr(a.categories)}
 
@@ -265,6 +267,12 @@ def for_the_tests(a:Adopted)->dict[str, str]:
     moved = next((feature for feature, of in {**a.features, **a.plain}.items() if of == column), next(iter({**a.features, **a.plain})))
     return {"words": a.asked.target if len(a.asked.target) > 8 else r"(?!)", "strange": repr(strange), "moved": moved}
 
+# %% ../../nbs/48_adopt.ipynb #48aa0002
+def with_requirement(text:str, part:str, package:str)->str: # of settings.ini; "serve"; "pandas"
+    "The settings with one more package in a part of the requirements, in its place of the alphabet."
+    head, block = re.search(rf"(?m)^({part}_requirements =\n)((?: {{4}}.*\n)*)", text).groups() # type: ignore[union-attr]
+    return text.replace(head + block, head + "".join(sorted({*block.splitlines(keepends=True), f"    {package}\n"})))
+
 # %% ../../nbs/48_adopt.ipynb #c0287be5
 def write_adopted(a:Adopted)->list[Path]: # what was written
     "Write the problem's notebooks, the files that they read, and what the tests need to know."
@@ -274,6 +282,7 @@ def write_adopted(a:Adopted)->list[Path]: # what was written
     texts["tests/problem/__init__.py"] = filled("problem.py.txt", for_the_tests(a))
     base = (root()/"config/base.yml").read_text()
     texts["config/base.yml"] = re.sub(r"objective: \w+", f"objective: {a.asked.task}", base)
+    texts["settings.ini"] = with_requirement((root()/"settings.ini").read_text(), "serve", "pandas") # what is prepared is prepared with it
     for name, text in texts.items(): (root()/name).write_text(text)
     (root()/"raw").mkdir(exist_ok=True)
     return [root()/name for name in texts] + [Path(shutil.copy(file, root()/"raw")) for file in a.made.files.values()]
@@ -283,8 +292,9 @@ def adopt(path:Path, target:str|None=None)->tuple[Adopted, list[Path]]: # what w
     "Turn a notebook into this project's problem. Raises `ProjectError`, and then nothing was written."
     if "objective:" not in (root()/"config/base.yml").read_text():
         raise ProjectError("05_estimator of this project is not LightGBM's: make one with `--problem classes`, and adopt there")
-    changes = subprocess.run(["git", "status", "--porcelain", "nbs", "config", "tests", "raw"], cwd=root(), capture_output=True, text=True).stdout
-    if changes: raise ProjectError("nbs, config, tests or raw have changes that are not committed: commit them, so that git can take this back")
+    places = ("nbs", "config", "tests", "raw", "settings.ini")
+    changes = subprocess.run(["git", "status", "--porcelain", *places], cwd=root(), capture_output=True, text=True).stdout
+    if changes: raise ProjectError(f"{', '.join(places)}: some changes are not committed; commit them, so that git can take this back")
     here = Path.cwd()
     os.environ["MPLBACKEND"] = "Agg"
     try:

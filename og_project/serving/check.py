@@ -4,14 +4,19 @@
 
 # %% auto #0
 __all__ = ['ASKED', 'MODULES', 'LEFT', 'Finding', 'cell_of', 'check_names', 'check_record', 'check_keys', 'check_answer',
-           'demo_target', 'check_metrics', 'check_products', 'check_past', 'check_settings', 'check_way',
-           'check_leftovers', 'check']
+           'demo_target', 'check_metrics', 'check_products', 'check_past', 'check_settings', 'locked', 'OnlyThese',
+           'open_alone', 'check_image', 'check_way', 'check_leftovers', 'check']
 
 # %% ../../nbs/42_check.ipynb #25468e15
 import importlib
+import importlib.abc
+import importlib.metadata
 import inspect
 import json
+import re
 import subprocess
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -182,6 +187,47 @@ def check_settings(config:Settings)->Iterator[Finding]:
     try: objective and objective(config.model)
     except ProjectError as e: yield Finding("02_contract", "TASK", str(e), "model.objective stands in config/base.yml")
 
+# %% ../../nbs/42_check.ipynb #42aa0002
+def locked(path:Path)->set[str]:
+    "The packages of a requirements file."
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(r"(?m)^([A-Za-z0-9._-]+)==", path.read_text())}
+
+# %% ../../nbs/42_check.ipynb #42aa0004
+class OnlyThese(importlib.abc.MetaPathFinder):
+    "Finds no module of a package that is not among these, as where it isn't installed."
+    def __init__(self, names:set[str]):
+        own = __name__.partition(".")[0]
+        held = lambda found: any(re.sub(r"[-_.]+", "-", name).lower() in names for name in found)
+        self.absent = {module for module, found in importlib.metadata.packages_distributions().items() if module != own and not held(found)}
+
+    def find_spec(self, name:str, path:Any=None, target:Any=None)->None:
+        if name.partition(".")[0] in self.absent: raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+# %% ../../nbs/42_check.ipynb #42aa0006
+def open_alone(folder:str)->None: # a model's
+    "Open a model with the service's packages alone; what is missing is said as JSON."
+    sys.meta_path.insert(0, OnlyThese(locked(root()/"requirements-serve.txt")))
+    try:
+        importlib.import_module("og_project.serving.api")
+        importlib.import_module("og_project.serving.slot").open_model(Path(folder), "1", {})
+    except ModuleNotFoundError as e:
+        package = Path(__file__).parents[1]
+        places = [Path(frame.filename) for frame in traceback.extract_tb(e.__traceback__)]
+        inside = [place.relative_to(package).with_suffix("") for place in places if place.is_relative_to(package)]
+        print(json.dumps({"package": (e.name or "").partition(".")[0], "module": ".".join(inside[-1].parts)}))
+
+# %% ../../nbs/42_check.ipynb #42aa0007
+def check_image(folder:Path)->Iterator[Finding]: # a model's
+    "Do the notebooks that the service imports need what its image does not have?"
+    run = "import sys; from og_project.serving.check import open_alone; open_alone(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", run, str(folder)], cwd=root(), capture_output=True, text=True)
+    if done.returncode: yield Finding("05_estimator", "", f"no model opens in a process of its own: {done.stderr.strip()[-300:]}", "see there")
+    for line in filter(None, done.stdout.splitlines()[-1:]):
+        said = json.loads(line)
+        notebook = next((name for name, module in MODULES.items() if module == said["module"]), "05_estimator")
+        fix = "import it in the function that needs it; if a request needs it: serve_requirements in settings.ini, then make lock"
+        yield Finding(notebook, "", f"it imports {said['package']}, which the service's image does not have (requirements-serve.txt)", fix)
+
 # %% ../../nbs/42_check.ipynb #03ab5bac
 def check_way()->Iterator[Finding]:
     "Make a small model, open it, judge it."
@@ -195,6 +241,7 @@ def check_way()->Iterator[Finding]:
     except Exception as e: return (yield Finding("06_train", "demo_train", f"no model of the demo sample: {e!r}", "run it in a cell"))
     try: open_model(made["fitted"], "1", {})
     except Exception as e: yield Finding("05_estimator", "load", f"the service could not open a model: {e}", "it would be refused at its promotion")
+    else: yield from check_image(made["fitted"])
     model = load(made["fitted"])
     at = as_of(model.lookups, model.encoder)
     if at is not None and (not isinstance(at, datetime) or at.tzinfo is None):

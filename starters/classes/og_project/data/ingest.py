@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sklearn.datasets import load_breast_cancer
 
 from .contract import KEY, LabelledRecord, Record
 from ..store import Store, arrow_schema, columns, conditions, ddl, parquet, query, reasons
@@ -23,6 +22,8 @@ def schema()->str:
 # %% ../../nbs/03_ingest.ipynb #872b58b0
 def read()->pa.Table: # a row for each biopsy, with the contract's columns
     "The rows as they came."
+    # here: the service imports this module, and has no scikit-learn
+    from sklearn.datasets import load_breast_cancer
     found = load_breast_cancer()
     names = [name.removeprefix("mean ").replace(" ", "_") for name in found.feature_names[:len(Record.model_fields)]]
     values = dict(zip(names, found.data.T, strict=False)) | {"sample": range(len(found.data)), "malignant": found.target == 0}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sklearn.datasets import load_digits
 
 from .contract import KEY, LabelledRecord
 from ..store import Store, arrow_schema, columns, conditions, ddl, parquet, query, reasons
@@ -23,6 +22,8 @@ def schema()->str:
 # %% ../../nbs/03_ingest.ipynb #872b58b0
 def read()->pa.Table: # a row for each digit, with the contract's columns
     "The rows as they came."
+    # here: the service imports this module, and has no scikit-learn
+    from sklearn.datasets import load_digits
     found = load_digits()
     ink = {f"row_{i + 1}": found.images[:, i].sum(1) for i in range(8)} | {f"column_{i + 1}": found.images[:, :, i].sum(1) for i in range(8)}
     values = {name: column.astype(int) for name, column in ink.items()} | {"sample": range(len(found.data)), "digit": found.target.astype(str)}

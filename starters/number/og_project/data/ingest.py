@@ -9,10 +9,8 @@ __all__ = ['schema', 'read', 'check']
 from datetime import datetime
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from matplotlib import get_data_path
 
 from .contract import KEY, LabelledRecord
 from ..store import Store, arrow_schema, columns, conditions, ddl, parquet, query, reasons
@@ -27,6 +25,9 @@ def read(
     until:datetime, # Nothing at or after it is seen
 )->pa.Table:        # a row for each share and month, with the contract's columns
     "The rows as they came, with the prices before and after beside each."
+    # here: the service imports this module, and has neither pandas nor matplotlib
+    import pandas as pd
+    from matplotlib import get_data_path
     wide = pd.read_csv(Path(get_data_path(), "sample_data/Stocks.csv"), comment="#", parse_dates=["Date"])
     wide = wide[wide["Date"].dt.day == 1].rename(columns={"^GSPC": "SP500", "^IXIC": "NASDAQ"}) # other lines are splits, without a price
     wide = wide[wide["Date"].dt.tz_localize("UTC") < until]
