@@ -206,14 +206,17 @@ class OnlyThese(importlib.abc.MetaPathFinder):
 # %% ../../nbs/42_check.ipynb #42aa0006
 def open_alone(folder:str)->None: # a model's
     "Open a model with the service's packages alone; what is missing is said as JSON."
-    sys.meta_path.insert(0, OnlyThese(locked(root()/"requirements-serve.txt")))
+    only = OnlyThese(locked(root()/"requirements-serve.txt"))
+    own = __name__.partition(".")[0]
+    for name in [name for name in sys.modules if name.partition(".")[0] in {own, *only.absent}]: del sys.modules[name] # nothing was imported yet
+    sys.meta_path.insert(0, only)
     try:
         importlib.import_module("og_project.serving.api")
         importlib.import_module("og_project.serving.slot").open_model(Path(folder), "1", {})
     except ModuleNotFoundError as e:
         package = Path(__file__).parents[1]
         places = [Path(frame.filename) for frame in traceback.extract_tb(e.__traceback__)]
-        inside = [place.relative_to(package).with_suffix("") for place in places if place.is_relative_to(package)]
+        inside = [place.relative_to(package).with_suffix("") for place in places if place.is_relative_to(package) and place != Path(__file__)]
         print(json.dumps({"package": (e.name or "").partition(".")[0], "module": ".".join(inside[-1].parts)}))
 
 # %% ../../nbs/42_check.ipynb #42aa0007
