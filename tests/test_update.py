@@ -1,16 +1,19 @@
 "What the template learns reaches a project; the problem stays, an own change of the platform is kept or shown in its cell; all can be taken back."
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from og_project.config import root
-from og_project.lifecycle.template import TemplateError, check_name, files_of, git, new
+from og_project.lifecycle.template import TemplateError, check_name, files_of, git, new, starters
 from og_project.lifecycle.update import NOTES, PROBLEM, abort, changed, finish, notes_of, project_of, update
 
 WHO = ("-c", "user.name=t", "-c", "user.email=t@example.invalid")
 LEARNED = "nbs/40_smoke.ipynb"  # a notebook of the platform
+OLDEST = "c781ce3"  # the first template that projects could be updated from
 
 
 def commit(folder: Path, what: str) -> None:
@@ -158,3 +161,31 @@ def test_it_is_rendered_where_it_is_installed(project, monkeypatch):
     (project / ".template.json").unlink()
     with pytest.raises(TemplateError, match="is the name of a Python module already"):
         check_name("rides")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem_of", list(starters(root())["problems"])[1:])
+def test_a_project_of_the_oldest_template_comes_to_this_one(tmp_path, problem_of):
+    if subprocess.run(["git", "cat-file", "-e", f"{OLDEST}^{{commit}}"], cwd=root(), capture_output=True).returncode:
+        pytest.skip(f"the template's history is not here ({OLDEST})")
+    folder, old = tmp_path / "rides", tmp_path / "old"
+    git(tmp_path, "clone", "-q", str(root()), str(old))
+    git(old, "checkout", "-q", OLDEST)
+    command = [sys.executable, "-m", "og_project.lifecycle.template", "rides", "--problem", problem_of, "--at", str(folder)]
+    subprocess.run(command, cwd=old, env={**os.environ, "PYTHONPATH": str(old)}, check=True, capture_output=True)
+    git(folder, "config", "merge.notebook.driver", f"{root()}/.venv/bin/nbdev_merge %O %A %B %P")
+    edit(folder / "page/page.css", "color-scheme: light dark;", "color-scheme: light dark; /* our colours */")
+    change_cell(folder, 0, source(folder, 0) + "\n\nWe call it from our own monitor.")
+    edit(folder / "nbs/02_contract.ipynb", "# Contract", "# Contract of our rides")
+    commit(folder, "ours")
+    before = problem(folder)
+
+    def passes() -> None:
+        env = {**os.environ, "PYTHONPATH": str(folder), "OG_ROOT": "", "RIDES_ROOT": str(folder)}
+        for command in ([str(Path(sys.executable).with_name("nbdev_export"))], [sys.executable, "-c", "import rides.cli, rides.serving.api"]):
+            subprocess.run(command, cwd=folder, env=env, check=True)
+
+    assert "sql: " in update(folder, str(root()), "HEAD", passes), "what is new to know"
+    assert problem(folder) == before, "no byte of the problem"
+    assert "our colours" in (folder / "page/page.css").read_text() and source(folder, 0).endswith("from our own monitor.")
+    assert changed(folder) == {"page/page.css": "silently", LEARNED: "silently"}, "all else is the template's of today"
