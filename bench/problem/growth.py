@@ -1,7 +1,8 @@
-"""How the data work grows: ingest and features on 1, 10 and 30 times the flights of 2013 (10 million), and the same features in pandas.
+"""How the data work grows: ingest and features on 1, 10 and 30 times the flights of 2013 (10 million), and the same features in pandas, Polars and
+DuckDB. The last two run in an environment of their own, made by uv.
 
 The year is repeated with dates shifted by whole weeks. Each measurement is a process of its own; memory is its peak resident set.
-usage: python bench/problem/growth.py [ours] [TIMES ...]     (`ours`: without pandas)"""
+usage: python bench/problem/growth.py [ours] [TIMES ...]     (`ours`: without the others)"""
 import json
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 from og_project import features
 from og_project.data import ingest
-from og_project.data.contract import moment
+from og_project.data.contract import ZONE, moment
 from og_project.store import connect, parquet, query
 
 DAYS = 364  # whole weeks
@@ -75,12 +76,40 @@ def run_pandas(folder: Path, times: int, how: str) -> int:
     return len(found)
 
 
+OTHERS = ("polars", "duckdb")
+
+
+def environment(folder: Path) -> Path:
+    "Its Python."
+    if not (folder / "bin/python").exists():
+        subprocess.run(["uv", "venv", "-q", "-p", sys.executable, folder], check=True)
+        subprocess.run(["uv", "pip", "install", "-q", "-p", folder, *OTHERS], check=True)
+    return folder / "bin/python"
+
+
+def about() -> dict:
+    "What another library has to know of the features."
+    days = [str(day) for day in np.array(features.holiday_days(), "datetime64[D]")]
+    return {"zone": ZONE, "horizon": features.HORIZON, "taxi_minutes": features.TAXI_MINUTES, "keys": features.KEYS, "windows": features.WINDOWS,
+            "categorical": features.CATEGORICAL, "features": features.FEATURES, "holidays": days}
+
+
+def command_of(stage: str, folder: Path, times: int) -> list[str]:
+    "What runs a stage in a process of its own."
+    if stage not in OTHERS:
+        return [sys.executable, __file__, "--stage", stage, str(folder), str(times)]
+    at, said = paths(folder), folder / "about.json"
+    said.write_text(json.dumps(about()))
+    tables = at["records"], at["raw"] / "flights.parquet", at["external"] / "planes.parquet", folder / stage, said
+    return [str(environment(Path("build/bench-features"))), str(Path(__file__).with_name("others.py")), stage, *map(str, tables)]
+
+
 STAGES = {"ingest": run_ingest, "features": run_features, "pandas rolling": partial(run_pandas, how="rolling"),
           "pandas asof": partial(run_pandas, how="asof")}
 
 
 def same(folder: Path, how: str) -> bool:
-    "Does pandas give our numbers?"
+    "Does it give our numbers?"
     ours, theirs = pq.read_table(paths(folder)["features"]), pq.read_table(folder / how)
     for name in features.FEATURES:
         a, b = ours[name].to_numpy(), theirs[name].to_numpy()
@@ -93,7 +122,7 @@ def same(folder: Path, how: str) -> bool:
 
 def measured(stage: str, folder: Path, times: int) -> dict[str, float]:
     "Seconds and peak memory (MB) of a stage in a process of its own."
-    done = subprocess.run([sys.executable, __file__, "--stage", stage, str(folder), str(times)], capture_output=True, text=True)
+    done = subprocess.run(command_of(stage, folder, times), capture_output=True, text=True)
     if done.returncode:
         return {"rows": 0, "seconds": float("nan"), "memory": float("nan"), "error": done.stderr[-300:]}
     return json.loads(done.stdout.splitlines()[-1])
@@ -114,9 +143,9 @@ def main(all_times: list[int], stages: list[str]) -> None:
             frame = pd.read_parquet(paths(folder)["records"])
             rows = query(connect(), f"SELECT count() AS n FROM {parquet(paths(folder)['records'])}")["n"][0].as_py()
             print(f"| {rows:,} | (the records as a pandas frame) | | | {frame.memory_usage(deep=True).sum() / 1e6:.0f} |")
-            for how in ("rolling", "asof"):
+            for how in ("rolling", "asof", *OTHERS):
                 if (folder / how).exists():
-                    print(f"the same features from pandas {how}: {same(folder, how)}")
+                    print(f"the same features from {'pandas ' * (how not in OTHERS)}{how}: {same(folder, how)}")
 
 
 if __name__ == "__main__":
@@ -128,4 +157,4 @@ if __name__ == "__main__":
         print(json.dumps({"rows": rows, "seconds": time.perf_counter() - start, "memory": memory}))
     else:
         given = sys.argv[1:]
-        main([int(n) for n in given if n != "ours"] or [1, 10, 30], [s for s in STAGES if "ours" not in given or "pandas" not in s])
+        main([int(n) for n in given if n != "ours"] or [1, 10, 30], ["ingest", "features"] if "ours" in given else [*STAGES, *OTHERS])
