@@ -141,7 +141,7 @@ def test_an_adopted_notebook_reaches_the_end(project, habit, tmp_path):
         assert "always_the_same" in said and "champion" in said
         found = run(project, "bike_rides", "check", check=False)
         assert "still the starter's" in found and found.count("\nnbs/") == 2 - len(lock), f"its prose is left to be replaced: {found}"
-        assert lock or "nbs/03_ingest.ipynb: it imports pandas, which the service's image does not have" in found
+        assert lock or "it imports pandas, which the service's image does not have" in found
     finally:
         run(project, "git", "reset", "-q", "--hard", start)
         run(project, "git", "clean", "-fdq", "raw")
