@@ -70,7 +70,7 @@ airflow-test: setup ## retrain on a real Airflow, in an environment of its own (
 	@AIRFLOW="$(CURDIR)/build/airflow/bin" $(BIN)/pytest --durations 10 tests/test_airflow.py
 
 gitlab-test: setup ## run the jobs that need no GitLab, with gitlab-ci-local (needs node, npm, rsync, sshd; with GITLAB_DOCKER=1 also in Docker)
-	@npm install --silent --no-audit --no-fund --prefix build/gitlab-ci-local gitlab-ci-local@4.61.0 >/dev/null
+	@NODE_OPTIONS=--use-openssl-ca npm install --silent --no-audit --no-fund --prefix build/gitlab-ci-local gitlab-ci-local@4.61.0 >/dev/null
 	@GITLAB_CI_LOCAL="$(CURDIR)/build/gitlab-ci-local/node_modules/.bin/gitlab-ci-local" $(BIN)/pytest --durations 10 tests/test_gitlab.py
 
 # what the notebooks export is made in a copy, and compared
