@@ -30,7 +30,7 @@ def fork_server() -> Path:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OG_")}
     process = subprocess.Popen([sys.executable, script, folder / "socket"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean | ENVIRONMENT)
     assert process.stdout.readline() == b"ready\n"
-    atexit.register(lambda: (process.stdin.close(), process.wait(60), shutil.rmtree(folder)))
+    atexit.register(lambda: (process.stdin.close(), process.wait(600), shutil.rmtree(folder)))
     for name in FORKED:
         call = f"import sys; sys.path.insert(0, {str(script.parent)!r}); import forkserver; "
         call += f"forkserver.stand_in({str(folder / 'socket')!r}, [{name!r}, *sys.argv[1:]])"

@@ -30,15 +30,15 @@ class Project:
         return clean | ENVIRONMENT | {"PATH": path, "PYTHONPATH": str(self.folder), "OG_ROOT": str(self.folder)} | more
 
     @contextmanager
-    def start(self, *command: str, log: Path | None = None, **more: str) -> Iterator[subprocess.Popen | Forked]:
-        "Run a command in the background, as the leader of its own group, until the block ends."
+    def start(self, *command: str, log: Path | None = None, end: int = signal.SIGTERM, **more: str) -> Iterator[subprocess.Popen | Forked]:
+        "Run a command in the background, as the leader of its own group, until the block ends; then the group gets the signal `end`."
         process = begin(command, self.folder, self.environment(more), log or Path(os.devnull))
         try:
             yield process
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-                process.wait(60)
+                os.killpg(process.pid, end)
+                process.wait(600)
 
     @contextmanager
     def serving(self, log: Path | None = None, **more: str) -> Iterator[str]:

@@ -67,7 +67,7 @@ class Site:
     def kill(self, signal_: int = signal.SIGKILL) -> int:
         "Send a signal to all of its processes, and wait until they are gone."
         os.killpg(self.process.pid, signal_)
-        return self.process.wait(60)
+        return self.process.wait(600)
 
     def stop(self) -> int:
         "Let it drain."

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -103,11 +104,11 @@ def airflow(tmp_path_factory) -> Iterator[Airflow]:
             "RETRAIN_SCHEDULE": "none", "MODELS_URL": "http://mlflow.invalid/models",
             "PATH": f"{AIRFLOW}:/usr/bin:/bin", "PYTHONPATH": ""}
         project.run(f"{AIRFLOW}/airflow", "db", "migrate", **env)
-        for part in ("api-server", "scheduler", "dag-processor"):
-            running.enter_context(project.start(f"{AIRFLOW}/airflow", part, log=home / f"{part}.log", **env))
+        for part in ("api-server", "scheduler", "dag-processor"):  # a scheduler that is asked to end waits for its workers, sometimes for ever
+            running.enter_context(project.start(f"{AIRFLOW}/airflow", part, log=home / f"{part}.log", end=signal.SIGKILL, **env))
         wait_until(lambda: httpx.get(f"{url}/api/v2/monitor/health").json()["scheduler"]["status"] == "healthy")
         token = httpx.post(f"{url}/auth/token", json={"username": "admin", "password": password}).json()["access_token"]
-        api = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30)
+        api = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=600)
         wait_until(lambda: api.get("/api/v2/dags/retrain").status_code == 200)
         assert api.patch("/api/v2/dags/retrain", json={"is_paused": False}).status_code == 200
         yield Airflow(project, url, password, service, serving, api)
@@ -200,7 +201,7 @@ def test_an_alert_begins_one_run_and_a_young_run_is_let_be(airflow):
         with airflow.project.start("og", "trigger", **about | more) as process:
             wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200, process)
             assert httpx.post(f"http://127.0.0.1:{port}/alerts", json=notice).status_code == 401
-            reply = httpx.post(f"http://127.0.0.1:{port}/alerts", json=notice, headers={"authorization": f"Bearer {key}"}, timeout=30)
+            reply = httpx.post(f"http://127.0.0.1:{port}/alerts", json=notice, headers={"authorization": f"Bearer {key}"}, timeout=600)
             assert reply.status_code == 200, reply.text
             return reply.json()
 

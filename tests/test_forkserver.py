@@ -52,7 +52,7 @@ def test_a_signal_ends_it_and_is_told(project, kind):
     process = begin(("og", "time.sleep(600)"), project.folder, project.environment({"MINE": ""}), project.folder / "log")
     wait_until(lambda: (project.folder / "pid").exists() and (project.folder / "pid").read_text())
     os.killpg(process.pid, kind)
-    assert process.wait(60) == -kind and not alive(project)
+    assert process.wait(600) == -kind and not alive(project)
 
 
 def test_it_does_not_outlive_whoever_called_it(project):

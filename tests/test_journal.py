@@ -37,7 +37,7 @@ class Callers:
         self.threads = [threading.Thread(target=self.run, args=(n,)) for n in range(threads)]
 
     def run(self, n: int) -> None:
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=600) as client:
             turn = 0
             while not self.stopping:
                 turn += 1

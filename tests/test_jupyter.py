@@ -111,7 +111,7 @@ def serve(folder: Path, project: Project, browser, command: str, path: str, *opt
         yield Jupyter(project, f"http://127.0.0.1:{port}", page)
         page.close()
         os.killpg(process.pid, signal.SIGKILL)  # asked to end while a kernel starts, it waits for ever; its kernels look whether it lives
-        process.wait(60)
+        process.wait(600)
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def test_distances_are_distances(a, b):
 @pytest.fixture(scope="module")
 def asked(running, records):
     "A thousand real records, and a flood of strange ones; outcomes of half of the real ones, whatever was said."
-    with httpx.Client(base_url=running.url, timeout=60) as client:
+    with httpx.Client(base_url=running.url, timeout=600) as client:
         said = client.post("/predict", json=records).json()["predictions"]
         client.post("/predict", json=[EXAMPLE | problem.STRANGE] * 500)
         wait_until(lambda: running.stored("SELECT count() AS n FROM predictions")[0]["n"] >= 1500)
@@ -123,14 +123,14 @@ def test_a_slow_check_does_not_take_the_place_of_a_newer_one(monkeypatch):
         outcomes = seen[0]
         if not began.is_set():
             began.set()
-            go.wait(60)
+            go.wait(600)
         return outcomes
 
     monkeypatch.setattr(module, "check", check)
     monitor = module.Monitor(settings("local"), lambda: None, lambda: ("1", {}, {}))
     slow = Thread(target=monitor.check)
     slow.start()
-    began.wait(60)
+    began.wait(600)
     seen[0] = 500
     asked = Thread(target=monitor.check)
     asked.start()

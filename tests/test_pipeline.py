@@ -153,7 +153,7 @@ def test_interrupting_is_safe(project):
             assert run.poll() is None, "the stage ended before it wrote anything"
             time.sleep(0.01)  # until it is in the middle of its work
         os.killpg(run.pid, signal.SIGINT)
-        assert run.wait(30) != 0
+        assert run.wait(600) != 0
     assert products(project) == before
     project.run("og", "run", "features")  # what was left behind is in nobody's way
     assert products(project) == before
@@ -262,8 +262,8 @@ json.dump([function, pyfunc], open("answers.json", "w"))
     assert json.loads((project.folder / "answers.json").read_text()) == [expected, expected]
     # the service
     with project.serving() as url:
-        many = httpx.post(f"{url}/predict", json=asked, timeout=60).json()
-        one = httpx.post(f"{url}/predict", json=asked[0], timeout=60).json()["predictions"]
+        many = httpx.post(f"{url}/predict", json=asked, timeout=600).json()
+        one = httpx.post(f"{url}/predict", json=asked[0], timeout=600).json()["predictions"]
     assert [row[VALUE] for row in many["predictions"]] == expected and many["model_version"] == "1"
     assert one[0][VALUE] == expected[0]
     # MLflow's own server
@@ -273,6 +273,6 @@ json.dump([function, pyfunc], open("answers.json", "w"))
     command = ("mlflow", "models", "serve", "-m", "models:/og_project@champion", "--env-manager", "local", "-p", str(port))
     with project.start(*command, MLFLOW_TRACKING_URI="sqlite:///mlflow.db") as server:
         wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/ping").status_code == 200, server)
-        reply = httpx.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=60)
+        reply = httpx.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=600)
     assert reply.status_code == 200, reply.text
     assert [row[VALUE] for row in reply.json()["predictions"]] == expected

@@ -138,7 +138,7 @@ def test_feedback_that_timed_out_is_not_kept(site, clickhouse):
     made = httpx.post(site.url + "/predict", json=EXAMPLE).json()["predictions"][0]["id"]
     wait_until(lambda: query(store, "SELECT count() AS n FROM predictions")["n"][0].as_py() == 1)
     clickhouse.process.send_signal(signal.SIGSTOP)  # it is there, and does not answer in time
-    reply = httpx.post(site.url + "/feedback", json={"id": made, "outcome": ONE}, timeout=60)
+    reply = httpx.post(site.url + "/feedback", json={"id": made, "outcome": ONE}, timeout=600)
     clickhouse.process.send_signal(signal.SIGCONT)
     assert reply.status_code == 503
     assert httpx.post(site.url + "/predict", json=EXAMPLE).status_code == 200
@@ -183,7 +183,8 @@ def test_the_same_key_at_the_same_moment_is_done_once(client, running, records):
     many = [records[i % len(records)] for i in range(5000)]
     before = answered(client)
     with ThreadPoolExecutor(6) as pool:
-        replies = list(pool.map(lambda _: httpx.post(running.url + "/predict", json=many, headers={"idempotency-key": "rush"}, timeout=60), range(6)))
+        asked = {"json": many, "headers": {"idempotency-key": "rush"}, "timeout": 600}
+        replies = list(pool.map(lambda _: httpx.post(running.url + "/predict", **asked), range(6)))
     assert {reply.status_code for reply in replies} <= {200, 409} and len({reply.content for reply in replies if reply.status_code == 200}) == 1
     assert answered(client) == before + 5000
 
@@ -309,7 +310,7 @@ def test_others_are_answered_while_bombs_arrive(running, client):
     made = [BOMBS[case]() for case in cases]
 
     def look() -> None:
-        with httpx.Client(base_url=running.url, timeout=60) as other:
+        with httpx.Client(base_url=running.url, timeout=600) as other:
             while not done.is_set():
                 start = time.perf_counter()
                 assert other.get("/health/live").status_code == 200

@@ -29,7 +29,7 @@ ARROW = {"content-type": "application/vnd.apache.arrow.stream"}
 
 @pytest.fixture
 def client(running):
-    with httpx.Client(base_url=running.url, timeout=60) as made:
+    with httpx.Client(base_url=running.url, timeout=600) as made:
         yield made
 
 

@@ -78,7 +78,7 @@ def test_service_feedback_drift_and_gate(project):
     with (project / "service.log").open("wb") as log:
         server = subprocess.Popen([project / ".venv/bin/bike_rides", "serve"], cwd=project, env=os.environ | env, stdout=log, stderr=log)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
             wait_until(lambda: client.get("/health/ready").status_code == 200, server)
             example = client.get("/openapi.json").json()["components"]["schemas"]["Record"]["examples"][0]
             answers = client.post("/predict?explain=true", json=[example] * 3).json()["predictions"]
@@ -93,7 +93,7 @@ def test_service_feedback_drift_and_gate(project):
             wait_until(lambda: client.get("/drift").json()["quality"].get("outcomes") == 9)
     finally:
         server.terminate()
-        server.wait(60)
+        server.wait(600)
     report = json.loads(run(project, "bike_rides", "monitor", "--once", "--json", both=False))
     assert report["rows"] >= 300 and max(d["psi"] for d in report["drift"]) > 1
     for command in (["run", "train", "-p", "seed", "2"], ["run", "evaluate"], ["register"]):
