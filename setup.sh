@@ -7,7 +7,8 @@ usage() { cat <<'HELP'
 ./setup.sh [VERB]
 
   up           (default) check what is needed, make secrets, build, start, train the first model where there is none,
-               ask for a prediction through the proxy and find it in ClickHouse. Safe to run again.
+               ask for a prediction through the proxy and find it in ClickHouse. Safe to run again: what stands keeps its
+               version; where nothing stands, it is the commit that is checked out, or TAG=...
   status       what runs, in which version, and where it is
   logs [NAME]  follow the logs of all services, or of one
   upgrade [TAG]  replace the replicas one by one by the images of TAG (default: the commit that is checked out); goes back
@@ -181,7 +182,8 @@ seen_now() { seen_by_proxy "$1" 1; }
 smoke() { job pipeline smoke --url "https://$PROXY_NAME:8443" "$@"; } # named, for images that do not know SERVICE_URL yet
 
 up() {
-  touch .env; load_env; check_requirements
+  local given=${TAG:-}; touch .env; load_env; check_requirements
+  [ -n "$given" ] || [ -n "$(standing)" ] || TAG=$(commit) # where nothing stands, an `up` that failed may have left another
   say "Images $IMAGE:${TAG:=$(commit)}"; build "$TAG"
   [ "$(saved_value TAG)" = "$TAG" ] || save_value TAG "$TAG"
   [ "$(saved_value IMAGE)" = "$IMAGE" ] || save_value IMAGE "$IMAGE"

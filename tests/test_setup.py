@@ -53,3 +53,21 @@ def test_without_secrets_compose_starts_nothing():
     env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": "/"}
     done = subprocess.run(["docker-compose", "--env-file", "/dev/null", "config", "-q"], cwd=root(), env=env, capture_output=True, text=True)
     assert done.returncode != 0 and "run ./setup.sh" in done.stderr
+
+
+@pytest.mark.parametrize("standing, given, taken", [("", "", "commit"), ("a1b2c3", "", "old"), ("", "named", "named")])
+def test_up_starts_what_is_checked_out_unless_something_stands(tmp_path, standing, given, taken):
+    copy, engine = tmp_path / "copy", tmp_path / "engine"
+    copy.mkdir()
+    engine.mkdir()
+    (copy / ".env").write_text("TAG='old'\n")  # as an `up` that failed leaves it
+    for words in (["init", "-q"], ["-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "-qm", "now", "--allow-empty"]):
+        subprocess.run(["git", *words], cwd=copy, check=True)
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=copy, text=True).strip()
+    docker = engine / "docker"
+    said = f'[[ "$*" != *--short ]] || echo 2.30\n[[ "$*" != *" ps "* ]] || echo {standing}'
+    docker.write_text(f"#!/bin/bash\n{said}\n[[ $1 != image && $1 != pull ]]\n")
+    docker.chmod(0o755)
+    env = {"PATH": f"{engine}:{copy}/bin", "DOCKER_DATA": "/"} | ({"TAG": given} if given else {})
+    done = setup(copy, tools=("openssl", "curl", "df", "awk"), **env)
+    assert f"Images og-project:{commit if taken == 'commit' else taken}" in done.stdout, done.stdout + done.stderr
