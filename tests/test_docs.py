@@ -39,7 +39,8 @@ def test_every_page_opens_and_shows_what_cells_show(address, browser):
         cells = [cell for cell in json.loads((root() / f"nbs/{name}.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
         exported = sum("#| export" in "".join(cell["source"]) for cell in cells) - 1  # the first holds imports alone
         assert page.locator("h1").inner_text() and page.locator("pre code").count() >= exported > 0
-        pictures = sum(kind.startswith("image/") for cell in cells for output in cell["outputs"] for kind in output.get("data", {}))
+        shown = [(kind, "".join(data)) for cell in cells for output in cell["outputs"] for kind, data in output.get("data", {}).items()]
+        pictures = sum(1 if kind.startswith("image/") else data.count("<img") for kind, data in shown)
         assert page.locator("article img").count() == pictures, "pictures of the examples"
         seen += pictures
     page.close()
