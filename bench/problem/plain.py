@@ -46,7 +46,7 @@ target = frames["test"][TARGET].to_numpy(dtype=bool)
 model = estimator.load(made["fitted"])
 matrix = np.stack([parts["test"][name].to_numpy() for name in features.FEATURES], axis=1)
 given = {"model": estimator.scores(model.estimator, matrix)}
-given |= {name: baseline(frames["train"], frames["test"]) for name, baseline in evaluate.BASELINES.items()}
+given |= {name: baseline(frames["train"])(frames["test"]) for name, baseline in evaluate.BASELINES.items()}
 quality = {name: evaluate.score(target, p) for name, p in given.items()}
 evaluate.bootstrap(roc_auc_score, target, given)
 evaluate.reliability(target, given["model"])

@@ -142,11 +142,12 @@ def with_outputs(text:str, shown:dict[str, Any])->str: # cell id -> outputs
 
 # %% ../../nbs/43_template.ipynb #c2b04ecb
 def with_cells(text:str, cells:dict[str, str])->str: # cell id -> its text
-    "A notebook with other texts in some cells: a starter may bring another learner without a copy of the rest."
+    "A notebook with other texts in some cells: a starter may bring another learner without a copy of the rest. A cell of no text goes."
     notebook = json.loads(text)
+    lost = set(cells) - {cell["id"] for cell in notebook["cells"]}
     for cell in notebook["cells"]:
         if cell["id"] in cells: cell["source"] = cells[cell["id"]].splitlines(keepends=True)
-    lost = set(cells) - {cell["id"] for cell in notebook["cells"]}
+    notebook["cells"] = [cell for cell in notebook["cells"] if cell["source"]]
     if lost: raise TemplateError(f"a starter changes cells that are not there: {', '.join(sorted(lost))}")
     return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 

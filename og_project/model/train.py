@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['months_before', 'split', 'demo_split', 'bucket_of_key', 'split_by_key', 'split_as_trained', 'best_threshold',
-           'windows_of', 'demo_train']
+           'windows_of', 'last_rows', 'demo_train']
 
 # %% ../../nbs/06_train.ipynb #bc041ad3
 import hashlib
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from ..data.contract import KEY, TARGET, TASK, TIME
 from ..features import demo_build
-from .estimator import fit, save
+from .estimator import as_dataset, fit, save
 from ..store import drafts, publish
 
 # %% ../../nbs/06_train.ipynb #23bc5977
@@ -38,17 +38,17 @@ def months_before(
 
 # %% ../../nbs/06_train.ipynb #8194b177
 def split(
-    table:pa.Table,     # with TIME and TARGET
+    table:Any,          # A table or a dataset, with TIME and TARGET
     until:datetime,     # end of the test
     valid_months:int=2, # that stop the training
     test_months:int=2,  # that nobody sees before Evaluate
-)->dict[str, pa.Table]: # "train", "valid", "test": rows whose outcome is known
-    "Cut the table by time. Raises `ValueError` if one of the parts is empty."
+)->dict[str, Any]:      # "train", "valid", "test": rows whose outcome is known, as a table or a dataset
+    "Cut by time; of a dataset nothing is read. Raises `ValueError` if one of the parts is empty."
     cuts = [months_before(until, test_months + valid_months), months_before(until, test_months), until]
     time, known = pc.field(TIME), pc.field(TARGET).is_valid()
     parts = {"train": time < cuts[0], "valid": (time >= cuts[0]) & (time < cuts[1]), "test": (time >= cuts[1]) & (time < cuts[2])}
     found = {name: table.filter(condition & known) for name, condition in parts.items()}
-    empty = [name for name, part in found.items() if not part.num_rows]
+    empty = [name for name, part in found.items() if not as_dataset(part).count_rows()]
     if empty: raise ValueError(f"no {empty[0]} rows before {until:%Y-%m-%d} with {valid_months}+{test_months} months: "
                                "take a later `until` or fewer months")
     return found
@@ -84,11 +84,11 @@ def split_by_key(
 
 # %% ../../nbs/06_train.ipynb #b8f20d5e
 def split_as_trained(
-    table:pa.Table,         # with TIME and TARGET
+    table:Any,              # A table or a dataset, with TIME and TARGET
     encoder:dict[str, Any], # What the model says of itself: `until`, `valid_months`, `test_months`, or `valid_percent`, `test_percent`
-)->dict[str, pa.Table]:     # "train", "valid", "test"
+)->dict[str, Any]:          # "train", "valid", "test": tables or datasets
     "The parts that a model was trained, stopped and is to be judged on. Raises as `split` and `split_by_key`."
-    if TIME is None: return split_by_key(table, encoder["valid_percent"], encoder["test_percent"])
+    if TIME is None: return split_by_key(as_dataset(table).to_table(), encoder["valid_percent"], encoder["test_percent"])
     from og_project.data.contract import moment  # type: ignore[attr-defined] # where records have a time
     return split(table, moment(encoder["until"]), encoder["valid_months"], encoder["test_months"])
 
@@ -104,10 +104,23 @@ def best_threshold(
     return float(score[order][np.argmax(f1)])
 
 # %% ../../nbs/06_train.ipynb #b3da0488
-def windows_of(parts:dict[str, pa.Table])->dict[str, list[Any]]: # Part -> first time, last time ("" where there is none), rows
-    "What a model says of the parts that it was made from."
-    span = lambda part: [str(f(part[TIME]).as_py()) for f in (pc.min, pc.max)] if TIME else ["", ""]
-    return {name: [*span(part), part.num_rows] for name, part in parts.items()}
+def windows_of(parts:dict[str, Any])->dict[str, list[Any]]: # Part -> first time, last time ("" where there is none), rows
+    "What a model says of the parts, tables or datasets, that it was made from."
+    times = lambda part: as_dataset(part).to_table(columns=[TIME])[TIME]
+    span = lambda part: [str(f(times(part)).as_py()) for f in (pc.min, pc.max)] if TIME else ["", ""]
+    return {name: [*span(part), as_dataset(part).count_rows()] for name, part in parts.items()}
+
+# %% ../../nbs/06_train.ipynb #4428dc13
+def last_rows(
+    path:Path|str, # Parquet
+    count:int,
+)->pa.Table:
+    "The last rows of a file, read from its last row groups."
+    with pq.ParquetFile(path) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        first = next((i for i in reversed(range(len(sizes))) if sum(sizes[i:]) >= count), 0)
+        found = file.read_row_groups(list(range(first, len(sizes))))
+    return found.slice(max(0, found.num_rows - count))
 
 # %% ../../nbs/06_train.ipynb #935c6b7a
 def demo_train()->dict[str, Path]: # Name -> path: `fitted`, and those of Features and Ingest
