@@ -2,7 +2,8 @@
 
 Airflow has an environment of its own with nothing of the project in it: this file reads the graph, and each task calls `og`.
 What to set for Airflow's processes (docs/retraining.md): PROJECT_DIR, the checkout; PROJECT_OG, the command that is `og` there (".venv/bin/og", the
-default, or "./setup.sh og" for the project's image in Docker); SERVICE_URL, to check the service after a promotion; MODELS_URL, MLflow's page."""
+default, or "./setup.sh og" for the project's image in Docker); SERVICE_URL, to check the service after a promotion; MODELS_URL, MLflow's page;
+TRAIN_MACHINES, "one:12400,two:12400", to train together: the Airflow worker of each of these hosts takes the tasks of the queue of its name."""
 import os
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ OG, SERVICE = f"cd {quote(str(PROJECT))} && {os.environ.get('PROJECT_OG', '.venv
 STAGES = {stage["name"]: stage for stage in yaml.safe_load((PROJECT / "pipeline.yaml").read_text())["tasks"]}
 UNTIL = "{{ params.until or (dag_run.logical_date or dag_run.run_after) | ds }}"  # nothing at or after this day is seen
 SCHEDULE = os.environ.get("RETRAIN_SCHEDULE", "@monthly")  # `none` or nothing: by hand and by alert only
+MACHINES = os.environ.get("TRAIN_MACHINES", "")
 REFUSED = 3  # `og gate`'s exit code for no
 
 
@@ -38,14 +40,18 @@ with DAG(
     params={"until": Param(None, type=["null", "string"], description="A day, YYYY-MM-DD; left out: the logical date")},
 ):
     of_run = {name: f" -p until {UNTIL}" if "until" in stage.get("params", {}) else "" for name, stage in STAGES.items()}
-    stages = {name: task(name, f"run {name}{more}") for name, more in of_run.items()}
+    hosts = [machine.rsplit(":", 1)[0] for machine in MACHINES.split(",") if machine]
+    workers = [task(f"worker_{rank}", f"worker {rank}{of_run['train']} --workers {MACHINES}", queue=hosts[rank]) for rank in range(1, len(hosts))]
+    of_run |= {"train": f"{of_run['train']} -p workers {MACHINES}"} if workers else {}
+    at_home = {"train": {"queue": hosts[0]}} if workers else {}
+    stages = {name: task(name, f"run {name}{more}", **at_home.get(name, {})) for name, more in of_run.items()}
     for name, stage in STAGES.items():
         for before in stage.get("upstream") or []:
-            stages[before] >> stages[name]
+            stages[before] >> [stages[name], *(workers if name == "train" else [])]
     register = task("register", "register")
     gate = task("gate", "gate", retries=0, skip_on_exit_code=REFUSED)  # refused: the rest is skipped, the champion stays
     promote = task("promote", "promote --reason 'retrained by {{ run_id }}'", retries=0)
-    list(stages.values()) >> register >> gate >> promote
+    [*stages.values(), *workers] >> register >> gate >> promote
     if SERVICE:
         # One task, so that nothing but a failed check rolls back, and the run that had to is a failed one
         look = f"smoke --url {SERVICE} --version champion --watch {os.environ.get('SERVICE_WATCH_SECONDS', 30)}"

@@ -119,6 +119,21 @@ def test_nothing_of_the_project_is_in_airflows_environment():
     assert not list(Path(AIRFLOW).parent.glob("lib/*/site-packages/lightgbm"))
 
 
+def test_machines_that_train_together_are_tasks_beside_the_stage(tmp_path):
+    shown = "import dag, json; print(json.dumps({t.task_id: [t.bash_command, t.queue, sorted(t.upstream_task_ids)] for t in dag.register.dag.tasks}))"
+    env = {"AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": str(root()), "TRAIN_MACHINES": "one:12400,two:12400,three:12400"}
+    found = subprocess.run([f"{AIRFLOW}/python", "-c", shown], env=env, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+    tasks = json.loads(found.stdout.splitlines()[-1])
+    before, said = sorted(read_stages()["train"]["upstream"]), " --workers one:12400,two:12400,three:12400"
+    for name, host, rank in (("worker_1", "two", 1), ("worker_2", "three", 2)):
+        command, queue, upstream = tasks[name]
+        assert f"og worker {rank}" in command and command.endswith(said) and queue == host and upstream == before
+    command, queue, _ = tasks["train"]
+    assert command.endswith(" -p workers one:12400,two:12400,three:12400") and queue == "one"
+    assert {"train", "worker_1", "worker_2"} <= set(tasks["register"][2]) and tasks["register"][1] == "default"
+
+
 @pytest.mark.parametrize("value, schedule", [("", None), ("None", None), (" none ", None), ("@daily", "@daily")])
 def test_a_schedule_that_is_none_in_any_spelling_is_none(value, schedule, tmp_path):
     env = {"AIRFLOW_HOME": str(tmp_path), "RETRAIN_SCHEDULE": value, "PYTHONPATH": str(root())}

@@ -2,7 +2,8 @@
 as its users call it, with its time and the peak memory of its largest process.
 
 The year is repeated into the past (bench/problem/growth.py). The rounds of training are fixed: copies of a row never stop it early.
-usage: python bench/problem/stages.py [--rounds N] [--write] [TIMES ...]     (`--write`: the table into docs/benchmarks.md)"""
+A measurement during which others used the machine is marked with a star.
+usage: python bench/problem/stages.py [--rounds N] [--write] [TIMES ...]   (`--write`: into docs/benchmarks.md; the table before is shown)"""
 import json
 import os
 import re
@@ -14,6 +15,9 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from growth import repeat, since
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from machine import MOST, about, watched
 
 from og_project.config import root
 
@@ -38,21 +42,30 @@ def project(folder: Path, times: int, rounds: int) -> dict[str, str]:
     env = folder / "env.yaml"
     text = re.sub(r"(?m)^since: \S+", f'since: "{since(times):%Y-%m-%d}"', env.read_text())
     env.write_text(re.sub(r"(?m)^until: \S+", f'until: "{LAST}"', text))
-    base = folder / "config/base.yml"
-    base.write_text(re.sub(r"early_stopping_round: \d+", "early_stopping_round: 0", re.sub(r"num_boost_round: \d+", f"num_boost_round: {rounds}",
-                                                                                        base.read_text())))
+    fix_rounds(folder, rounds)
     repeat(folder / "raw", times)
-    return os.environ | {"OG_ROOT": str(folder), "PYTHONPATH": str(root()), "OG_SOURCE": "raw"}
+    return os.environ | {"OG_ROOT": str(folder), "PYTHONPATH": str(folder), "OG_SOURCE": "raw"}
+
+
+def fix_rounds(folder: Path, rounds: int) -> None:
+    base = folder / "config/base.yml"
+    text = re.sub(r"early_stopping_round: \d+", "early_stopping_round: 0", base.read_text())
+    base.write_text(re.sub(r"num_boost_round: \d+", f"num_boost_round: {rounds}", text))
 
 
 def measured(command: str, folder: Path, env: dict[str, str]) -> dict[str, float]:
-    "Seconds and peak memory (MB) of an og command."
+    "Seconds and peak memory (MB) of an og command, and the share of a core that others used meanwhile."
     og = [str(Path(sys.executable).with_name("og")), *command.split()]
-    done = subprocess.run([sys.executable, "-c", PEAK, *og], cwd=folder, env=env, capture_output=True, text=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    if found["code"]:
+    with watched() as meanwhile:
+        done = subprocess.run([sys.executable, "-c", PEAK, *og], cwd=folder, env=env, capture_output=True, text=True)
+    found = json.loads(done.stdout.splitlines()[-1]) | {"others": meanwhile.share}
+    if found["code"] not in (0, 3):  # 3: the gate refused
         sys.exit(f"og {command}: exit code {found['code']}\n{done.stderr[-3000:]}")
     return found
+
+
+def shown(found: dict[str, float]) -> str:
+    return f"{found['seconds']:,.0f} s, {found['memory']:,.0f} MB{'*' * (found['others'] > MOST)}"
 
 
 def main(all_times: list[int], rounds: int, write: bool) -> None:
@@ -63,19 +76,22 @@ def main(all_times: list[int], rounds: int, write: bool) -> None:
             folder = Path(place).resolve()
             env, found = project(folder, times, rounds), {}
             for name, command in COMMANDS.items():
+                fix_rounds(folder, 10 if "again" in name else rounds)  # the second model is there to be compared
                 found[name] = measured(command, folder, env)
                 print(f"  {name:16} {found[name]['seconds']:8.1f} s {found[name]['memory']:8.0f} MB", file=sys.stderr, flush=True)
             flights = json.loads((folder / "models/model/encoder.json").read_text())["windows"]
             count = sum(rows for *_, rows in flights.values())
-            rows.append([f"{count:,}", *(f"{found[name]['seconds']:,.0f} s, {found[name]['memory']:,.0f} MB" for name in SHOWN)])
+            rows.append([f"{count:,}", *(shown(found[name]) for name in SHOWN)])
             print(" | ".join(rows[-1]), flush=True)
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    table = "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+    said = f"{time.strftime('%Y-%m-%d')}, {rounds} rounds; {about(root() / 'build')}"
+    table = "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:], "", said])
     print(table)
     if write:
         page = root() / "docs/benchmarks.md"
-        made = f"<!-- stages -->\n{table}\n\nMeasured on {time.strftime('%Y-%m-%d')}, {rounds} rounds, one run.\n<!-- /stages -->"
-        page.write_text(re.sub(r"<!-- stages -->.*<!-- /stages -->", lambda _: made, page.read_text(), flags=re.S))
+        before, old, after = re.split(r"(?s)(?<=<!-- stages -->\n)(.*)(?=<!-- /stages -->)", page.read_text())
+        print(f"\nbefore:\n{old}")
+        page.write_text(f"{before}{table}\n{after}")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,18 @@
 
 # %% auto #0
 __all__ = ['months_before', 'split', 'demo_split', 'bucket_of_key', 'split_by_key', 'split_as_trained', 'best_threshold',
-           'windows_of', 'last_rows', 'demo_train']
+           'windows_of', 'last_rows', 'machines_of', 'work', 'WorkerError', 'watch', 'started', 'fit_by', 'demo_train']
 
 # %% ../../nbs/06_train.ipynb #bc041ad3
 import hashlib
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
 from calendar import monthrange
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,9 +26,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..config import ProjectError, SettingsError
 from ..data.contract import KEY, TARGET, TASK, TIME
 from ..features import demo_build
-from .estimator import as_dataset, fit, save
+from .estimator import Worker, as_dataset, fit, read_estimator, rounds_of, save, write_estimator
 from ..store import drafts, publish
 
 # %% ../../nbs/06_train.ipynb #23bc5977
@@ -121,6 +129,91 @@ def last_rows(
         first = next((i for i in reversed(range(len(sizes))) if sum(sizes[i:]) >= count), 0)
         found = file.read_row_groups(list(range(first, len(sizes))))
     return found.slice(max(0, found.num_rows - count))
+
+# %% ../../nbs/06_train.ipynb #0d8ddf03
+def machines_of(workers:int|str)->tuple[str, ...]: # `host:port` of each
+    "The addresses of all workers; for a number, free ports of this machine. Raises `SettingsError`."
+    if not isinstance(workers, str):
+        if not isinstance(workers, int) or workers < 1: raise SettingsError(f"workers is {workers!r}: a whole number, at least 1, is needed")
+        with ExitStack() as open_until_all_are_found:
+            bound = [open_until_all_are_found.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(workers)]
+            return tuple(f"127.0.0.1:{one.getsockname()[1]}" for one in bound)
+    named = tuple(part.strip() for part in workers.split(","))
+    if not all(host and port.isdigit() for host, _, port in (name.rpartition(":") for name in named)):
+        raise SettingsError(f"workers is {workers!r}: a number, or host:port of each machine, separated by commas")
+    return named
+
+# %% ../../nbs/06_train.ipynb #8ca9a119
+def work(
+    machines:list[str],
+    rank:int,             # which of the machines this one is
+    features:str,         # file of Features
+    about:dict[str, Any], # how to split it
+    params:dict[str, Any],
+    seed:int,
+    result:str="",        # folder in which to leave the trees, the loss and the rounds
+)->None:
+    "Train as one of several workers."
+    parts = split_as_trained(as_dataset(Path(features)), about)
+    estimator, loss = fit(parts["train"], parts["valid"], params, seed, Worker(tuple(machines), rank))
+    if not result: return
+    write_estimator(estimator, Path(result))
+    (Path(result)/"fitted.json").write_text(json.dumps({"loss": loss, "rounds": rounds_of(estimator)}))
+
+# %% ../../nbs/06_train.ipynb #214ed88f
+class WorkerError(ProjectError):
+    "Training together failed; the message names the worker that ended first."
+
+# %% ../../nbs/06_train.ipynb #9cf43544
+def watch(running:dict[int, tuple[subprocess.Popen, Path]])->None: # rank -> process, its log
+    "Wait until all have ended. Raises `WorkerError` as soon as one fails."
+    while True:
+        codes = {rank: process.poll() for rank, (process, _) in running.items()}
+        failed = sorted((code, rank) for rank, code in codes.items() if code) # killed by a signal: below 0, and the cause of the others
+        if failed:
+            code, rank = failed[0]
+            last = running[rank][1].read_text(errors="replace").strip().splitlines()[-1:] or ["what it said stands above"]
+            raise WorkerError(f"worker {rank} of {len(running)} ended with exit code {code}: {last[0]}. Nothing was written: run the stage again")
+        if all(code == 0 for code in codes.values()): return
+        time.sleep(0.1)
+
+# %% ../../nbs/06_train.ipynb #6afd42da
+def started(asked:dict[str, Any], log:Path)->subprocess.Popen: # `asked`: what `work` takes
+    "A worker. What the first one says on its second stream, its progress, is seen; the rest is in the log."
+    call = [sys.executable, "-c", "import json, sys; from og_project.model.train import work; work(**json.load(sys.stdin))"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=out, stderr=out if asked["rank"] else None, text=True)
+    assert process.stdin
+    with process.stdin: process.stdin.write(json.dumps(asked))
+    return process
+
+# %% ../../nbs/06_train.ipynb #f9764450
+def fit_by(
+    workers:int|str,
+    features:Path,        # file of Features
+    about:dict[str, Any], # how to split it
+    params:dict[str, Any],
+    seed:int=1,
+)->tuple[Any, dict[str, list[float]]]: # As `fit`
+    "Fit with so many workers. Raises as `fit`, and `WorkerError`."
+    machines = machines_of(workers)
+    if len(machines) == 1:
+        parts = split_as_trained(as_dataset(features), about)
+        return fit(parts["train"], parts["valid"], params, seed)
+    here, running = machines if isinstance(workers, int) else machines[:1], {}
+    threads = {"num_threads": max(1, params.get("num_threads", 1) // len(here))} # those of this machine are shared
+    asked = {"machines": machines, "features": str(features), "about": about, "params": params | threads, "seed": seed}
+    with tempfile.TemporaryDirectory() as place, ExitStack() as ended:
+        for rank in range(len(here)):
+            log = Path(place)/f"{rank}.log"
+            process = ended.enter_context(started(asked | {"rank": rank, "result": "" if rank else place}, log))
+            ended.callback(process.kill)
+            running[rank] = process, log
+        watch(running)
+        told = json.loads((Path(place)/"fitted.json").read_text())
+        estimator = read_estimator(Path(place))
+    estimator.best_iteration = told["rounds"]
+    return estimator, told["loss"]
 
 # %% ../../nbs/06_train.ipynb #935c6b7a
 def demo_train()->dict[str, Path]: # Name -> path: `fitted`, and those of Features and Ingest
