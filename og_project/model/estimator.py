@@ -85,7 +85,7 @@ class Worker:
         return slice((self.rank - start) % count, None, count)
 
     def params(self)->dict[str, Any]:
-        "What LightGBM has to be told. A machine that does not answer for a minute is given up."
+        "What LightGBM has to be told. A machine that does not come is given up after a minute or two."
         if not self.machines: return {}
         port = int(self.machines[self.rank].rsplit(":", 1)[1])
         return {"machines": ",".join(self.machines), "num_machines": len(self.machines), "local_listen_port": port, "time_out": 1,
