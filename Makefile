@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS = true
 export MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline test quick image image-test stack-test starters-test airflow-test gitlab-test lint fix lint-lock lint-secrets lint-vulnerabilities export dag lock docs serve lab mlflow bench clean
+.PHONY: help setup pipeline test quick image image-test stack-test starters-test airflow-test chart-test gitlab-test lint fix lint-lock lint-secrets lint-vulnerabilities export dag lock docs serve lab mlflow bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,12 @@ airflow-test: setup ## retrain on a real Airflow, in an environment of its own (
 	@VIRTUAL_ENV="$(CURDIR)/build/airflow" $(UV) pip sync -q --require-hashes requirements-airflow.txt
 	@AIRFLOW="$(CURDIR)/build/airflow/bin" $(BIN)/pytest --durations 10 tests/test_airflow.py
 
+chart-test: setup image ## render the Helm chart, hold it against the schemas of Kubernetes, run its containers in Docker as it says
+	@DOCKER_BUILDKIT=1 $(DOCKER) build -q --target pipeline -t $(subst :,-pipeline:,$(IMAGE)) .
+	@test -x build/chart/bin/python || $(UV) venv -q --python $(BIN)/python build/chart
+	@VIRTUAL_ENV="$(CURDIR)/build/chart" $(UV) pip sync -q --require-hashes requirements-chart.txt
+	@CHART="$(CURDIR)/build/chart/bin/python" IMAGE=$(IMAGE) $(BIN)/pytest tests/test_chart.py
+
 gitlab-test: setup ## run the jobs that need no GitLab, with gitlab-ci-local (needs node, npm, rsync, sshd; with GITLAB_DOCKER=1 also in Docker)
 	@NODE_OPTIONS=--use-openssl-ca npm install --silent --no-audit --no-fund --prefix build/gitlab-ci-local gitlab-ci-local@4.61.0 >/dev/null
 	@GITLAB_CI_LOCAL="$(CURDIR)/build/gitlab-ci-local/node_modules/.bin/gitlab-ci-local" $(BIN)/pytest --durations 10 tests/test_gitlab.py
@@ -116,6 +122,7 @@ lock: ## compile settings.ini into the hashed requirements*.txt
 	@$(COMPILE) --extra serve -c $(OUT)requirements-dev.txt -o $(OUT)requirements-serve.txt
 	@$(COMPILE) -c $(OUT)requirements-dev.txt -o $(OUT)requirements.txt
 	@$(subst setup.py,requirements-airflow.in,$(COMPILE)) -o $(OUT)requirements-airflow.txt
+	@$(subst setup.py,requirements-chart.in,$(COMPILE)) -o $(OUT)requirements-chart.txt
 
 export: setup ## write the package from the notebooks, and into those that changed what their cells show
 	@$(BIN)/nbdev_export
