@@ -12,14 +12,18 @@ import numpy as np
 import problem
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, settings
 from processes import free_port
 from servers import Registry, Server
 from sites import Site, make_real, make_site
 
 from og_project.data.contract import Record
 
-for _name in ("connect", "read", "write", "pool"):  # httpx gives up after 5 s; no test depends on the machine's speed
+# no test depends on the machine's speed: httpx gives up after 5 s, and Hypothesis after 0.2 s for an example
+for _name in ("connect", "read", "write", "pool"):
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _name, 300.0)
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 HEAVY = {"real", "site", "running", "registry", "clickhouse", "browser", "project", "cleaned", "small", "lab", "parts", "good"}  # fixtures
 
 

@@ -135,7 +135,7 @@ def test_no_route_breaks_or_shows_a_trace_whatever_its_description_allows(runnin
     for operation in schema.get_all_operations():
         strategy = operation.ok().as_strategy()
 
-        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @settings(max_examples=25, suppress_health_check=list(HealthCheck), database=None)
         @given(case=strategy)
         def one(case):
             reply = case.call(base_url=running.url, timeout=600)

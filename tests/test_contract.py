@@ -82,7 +82,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("contract")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(records, min_size=20, max_size=60))
 def test_pydantic_and_sql_accept_the_same_records(folder, rows):
     store, path = connect(), folder / "rows.parquet"
@@ -124,7 +124,7 @@ def test_the_data_contract_is_one_of_the_open_standard(tmp_path):
     assert {rule["name"] for rule in found["schema"][0]["quality"]} == set(conditions(LabelledRecord))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]), st.integers(-3, 3)),
        st.dictionaries(st.sampled_from(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]), st.integers(-3, 3)))
 def test_a_field_that_is_said_to_take_what_it_took_does(now, was):

@@ -385,7 +385,7 @@ changed = lambda record, changes: record | {name: value for change in changes fo
 logical = st.builds(changed, base, st.lists(st.one_of(strange, fields), max_size=2))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(logical)
 def test_a_record_gets_the_same_verdict_from_every_reader(client, row):
     found = {name: verdict(client, *form) for name, form in forms(row).items() if sayable(name, row)}
@@ -402,7 +402,7 @@ def sayable(form: str, row: dict[str, Any]) -> bool:
     return form != "v2" or "" not in row.values()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.builds(lambda base, change: base | change, good, odd), min_size=10, max_size=30))
 def test_a_row_of_a_table_gets_the_verdict_of_json(client, tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("rows") / "rows.parquet"
@@ -445,7 +445,7 @@ BODIES = [("/predict", EXAMPLE), ("/predict", [EXAMPLE, EXAMPLE]), ("/feedback",
 CHANGES = st.sampled_from(BODIES).flatmap(lambda pair: st.tuples(st.just(pair[0]), st.just(pair[1]), st.sampled_from(paths(pair[1])), ANY))
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1000, suppress_health_check=list(HealthCheck))
 @given(CHANGES)
 def test_any_json_in_place_of_any_node_is_answered_or_explained(client, change):
     path, body, at, new = change

@@ -56,14 +56,14 @@ def by_column(row: dict) -> set[str]:
     return set()
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(rows | one_changed)
 def test_a_table_is_judged_as_json_is(row):
     fields, first = by_pydantic(row), by_column(row)
     assert bool(fields) == bool(first) and first <= fields, (fields, first, row)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(one_changed, min_size=1, max_size=5))
 def test_the_row_that_is_named_is_the_first_bad_one_of_its_column(many):
     table = pa.Table.from_pylist(many, schema=RECORD())
@@ -76,7 +76,7 @@ def test_the_row_that_is_named_is_the_first_bad_one_of_its_column(many):
         assert not any(by_pydantic(row) for row in many)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_any_bytes_are_a_record_or_a_clear_error(body):
     try:
@@ -85,7 +85,7 @@ def test_any_bytes_are_a_record_or_a_clear_error(body):
         assert e.errors()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=5),
                     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(
                         ["inputs", "instances", "dataframe_split", "dataframe_records", "columns", "data", "name", "shape", "datatype",

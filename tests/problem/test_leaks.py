@@ -71,7 +71,7 @@ def notices(rows: pa.Table, at, seed: int, real, folder) -> list[str]:
     return [name for j, name in enumerate(features.FEATURES) if not np.array_equal(honest[:, j], other[:, j], equal_nan=True)]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(minutes=st.integers(24 * 60, 300 * 60), seed=st.integers(0, 1000))
 def test_no_feature_notices_the_future(two_weeks, real, tmp_path, minutes, seed):
     assert notices(two_weeks, FROM + timedelta(minutes=minutes), seed, real, tmp_path) == []
