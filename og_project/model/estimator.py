@@ -379,8 +379,8 @@ def read_estimator(folder:Path)->lgb.Booster:
 
 # %% ../../nbs/05_estimator.ipynb #6750219a
 def rounds_of(estimator:lgb.Booster)->int:
-    "The rounds after which training stopped."
-    return estimator.best_iteration
+    "The rounds after which training stopped; a booster that was read from its file has no others."
+    return estimator.best_iteration if estimator.best_iteration > 0 else estimator.current_iteration()
 
 # %% ../../nbs/05_estimator.ipynb #e567e0bd
 def importance(estimator:lgb.Booster)->np.ndarray: # (len(FEATURES),) shares, of 1 together

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from ..config import ProjectError, SettingsError
 from ..data.contract import KEY, TARGET, TASK, TIME
 from ..features import demo_build
-from .estimator import Worker, as_dataset, fit, read_estimator, rounds_of, save, write_estimator
+from .estimator import Worker, as_dataset, fit, read_estimator, save, write_estimator
 from ..store import drafts, publish
 
 # %% ../../nbs/06_train.ipynb #23bc5977
@@ -151,14 +151,14 @@ def work(
     about:dict[str, Any], # how to split it
     params:dict[str, Any],
     seed:int,
-    result:str="",        # folder in which to leave the trees, the loss and the rounds
+    result:str="",        # folder in which to leave the trees and the loss
 )->None:
     "Train as one of several workers."
     parts = split_as_trained(as_dataset(Path(features)), about)
     estimator, loss = fit(parts["train"], parts["valid"], params, seed, Worker(tuple(machines), rank))
     if not result: return
     write_estimator(estimator, Path(result))
-    (Path(result)/"fitted.json").write_text(json.dumps({"loss": loss, "rounds": rounds_of(estimator)}))
+    (Path(result)/"loss.json").write_text(json.dumps(loss))
 
 # %% ../../nbs/06_train.ipynb #214ed88f
 class WorkerError(ProjectError):
@@ -210,10 +210,7 @@ def fit_by(
             ended.callback(process.kill)
             running[rank] = process, log
         watch(running)
-        told = json.loads((Path(place)/"fitted.json").read_text())
-        estimator = read_estimator(Path(place))
-    estimator.best_iteration = told["rounds"]
-    return estimator, told["loss"]
+        return read_estimator(Path(place)), json.loads((Path(place)/"loss.json").read_text())
 
 # %% ../../nbs/06_train.ipynb #935c6b7a
 def demo_train()->dict[str, Path]: # Name -> path: `fitted`, and those of Features and Ingest
