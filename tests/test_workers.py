@@ -67,9 +67,8 @@ def test_a_worker_that_is_killed_ends_all_and_leaves_the_product_alone(project):
     base, before, log = project.folder / "config/base.yml", fitted(project), project.folder / "train.log"
     text = base.read_text()
     replace(base, "num_boost_round: 30", "num_boost_round: 100000")
-    replace(base, "early_stopping_round: ", "early_stopping_round: 100")
     with project.start("og", "run", "train", "-p", "workers", "3", log=log) as stage:
-        wait_until(lambda: len(worker_processes(project)) == 3 and "round" in log.read_text(), stage)  # they train
+        wait_until(lambda: len(worker_processes(project)) == 3, stage)
         os.kill(worker_processes(project)[1], signal.SIGKILL)
         assert stage.wait(600) == 1
     assert "worker 1 of 3 ended with exit code -9" in log.read_text(), log.read_text()

@@ -96,7 +96,9 @@ def split_as_trained(
     encoder:dict[str, Any], # What the model says of itself: `until`, `valid_months`, `test_months`, or `valid_percent`, `test_percent`
 )->dict[str, Any]:          # "train", "valid", "test": tables or datasets
     "The parts that a model was trained, stopped and is to be judged on. Raises as `split` and `split_by_key`."
-    if TIME is None: return split_by_key(as_dataset(table).to_table(), encoder["valid_percent"], encoder["test_percent"])
+    if TIME is None:
+        parts = split_by_key(as_dataset(table).to_table(), encoder["valid_percent"], encoder["test_percent"])
+        return parts if isinstance(table, pa.Table) else {name: as_dataset(part) for name, part in parts.items()}
     from og_project.data.contract import moment  # type: ignore[attr-defined] # where records have a time
     return split(table, moment(encoder["until"]), encoder["valid_months"], encoder["test_months"])
 
