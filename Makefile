@@ -69,11 +69,13 @@ airflow-test: setup ## retrain on a real Airflow, in an environment of its own (
 	@VIRTUAL_ENV="$(CURDIR)/build/airflow" $(UV) pip sync -q --require-hashes requirements-airflow.txt
 	@AIRFLOW="$(CURDIR)/build/airflow/bin" $(BIN)/pytest --durations 10 tests/test_airflow.py
 
-chart-test: setup image ## render the Helm chart, hold it against the schemas of Kubernetes, run its containers in Docker as it says
-	@DOCKER_BUILDKIT=1 $(DOCKER) build -q --target pipeline -t $(subst :,-pipeline:,$(IMAGE)) .
+CHARTED = og-project-chart
+chart-test: setup ## render the Helm chart, hold it against the schemas of Kubernetes, run its containers in Docker as it says
+	@DOCKER_BUILDKIT=1 $(DOCKER) build -q -t $(CHARTED):test .
+	@DOCKER_BUILDKIT=1 $(DOCKER) build -q --target pipeline -t $(CHARTED)-pipeline:test .
 	@test -x build/chart/bin/python || $(UV) venv -q --python $(BIN)/python build/chart
 	@VIRTUAL_ENV="$(CURDIR)/build/chart" $(UV) pip sync -q --require-hashes requirements-chart.txt
-	@CHART="$(CURDIR)/build/chart/bin/python" IMAGE=$(IMAGE) $(BIN)/pytest tests/test_chart.py
+	@CHART="$(CURDIR)/build/chart/bin/python" IMAGE=$(CHARTED):test $(BIN)/pytest tests/test_chart.py
 
 gitlab-test: setup ## run the jobs that need no GitLab, with gitlab-ci-local (needs node, npm, rsync, sshd; with GITLAB_DOCKER=1 also in Docker)
 	@NODE_OPTIONS=--use-openssl-ca npm install --silent --no-audit --no-fund --prefix build/gitlab-ci-local gitlab-ci-local@4.61.0 >/dev/null
