@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['AS_JSON', 'REFUSED', 'og', 'concerns', 'note', 'plain_errors', 'parsed', 'run', 'worker', 'generated', 'dag', 'clean',
-           'outputs', 'quality_table', 'said', 'register', 'gate', 'moved', 'promote', 'rollback', 'history', 'key',
-           'hashed', 'tables', 'load', 'with_tables', 'monitor', 'named_champion', 'smoke', 'serve', 'trigger', 'check',
-           'new', 'adopt', 'analytical_note', 'contract', 'update']
+           'outputs', 'said', 'register', 'gate', 'moved', 'promote', 'rollback', 'history', 'key', 'hashed', 'tables',
+           'load', 'with_tables', 'monitor', 'named_champion', 'smoke', 'serve', 'trigger', 'check', 'new', 'adopt',
+           'analytical_note', 'contract', 'update']
 
 # %% ../nbs/50_cli.ipynb #57600c21
 import json
@@ -76,13 +76,17 @@ def parsed(value:str)->Any:
 @click.argument("stage")
 @click.option("-p", "--param", nargs=2, multiple=True, metavar="NAME VALUE",
               help="A parameter for this run, instead of the one in env.yaml.")
+@click.option("--block", metavar="I/N",
+              help="Build every N-th block of this stage, beginning with the I-th, and leave them in store.cache for its run: the task of "
+                   "one of N machines.")
 @plain_errors
-def run(stage:str, param:tuple[tuple[str, str], ...])->None:
+def run(stage:str, param:tuple[tuple[str, str], ...], block:str|None)->None:
     """Run one STAGE of pipeline.yaml with papermill, or `all` of them in their order.
 
     Its notebook is executed from `## Run` on, with the products of the stages before it; the executed copy becomes its report.
     With `all`, each stage takes the parameters that it has. Examples: og run train -p seed 2; og run all -p until 2013-12-01"""
     over, stages = {name: parsed(value) for name, value in param}, pipeline.read_stages()
+    if block: return click.echo(f"  {pipeline.build_share(stage, block, over):,} rows are in store.cache")
     for name in stages if stage == "all" else [stage]:
         if stage == "all": click.echo(name)
         product = pipeline.run(name, {key: value for key, value in over.items() if stage != "all" or key in stages[name]["params"]})
@@ -162,14 +166,6 @@ def outputs(names:tuple[str, ...], check:bool)->None:
     if check and found: raise click.ClickException(f"cells that show something else than what is stored: {text}; run `make export`")
     click.echo(f"stored what cells show: {text}" if found else "the notebooks show what is stored")
 
-# %% ../nbs/50_cli.ipynb #18e5b90c
-def quality_table(metrics:dict[str, Any])->str: # as in `metrics.json`
-    "The quality of the model and of its baselines, side by side."
-    from og_project.model.evaluate import METRICS
-    rows = {name: values for name, values in metrics.items() if isinstance(values, dict) and METRICS.keys() <= values.keys()}
-    head = f"{'':22}" + "".join(f"{name:>20}" for name in METRICS)
-    return "\n".join([head, *(f"{name:22}" + "".join(f"{values[m]:20.4f}" for m in METRICS) for name, values in rows.items())])
-
 # %% ../nbs/50_cli.ipynb #8ec933b2
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="For machines: one JSON object.")
 
@@ -198,7 +194,7 @@ def register(promote_first:bool, as_json:bool)->None:
         ledger.promote(config, version.version, "the first", force=now is not None)
         now = registry.champion(config)
     metrics = json.loads(registry.only("metrics").read_text())
-    lines = [f"\nQuality on the test part\n{quality_table(metrics)}\n",
+    lines = [f"\nQuality on the test part\n{registry.quality_table(metrics)}\n",
              f"reports     {', '.join(str(p.relative_to(root())) for p in registry.products('nb').values())}",
              f"model       {registry.only('model').relative_to(root())}, registered as {version.name} version {version.version}{known}",
              f"champion    {f'version {now.version}' if now else f'none yet: og promote {version.version}'}"]

@@ -9,7 +9,7 @@ __all__ = ['Lookups', 'SMALL_BATCH', 'Vocabulary', 'Encoded', 'TAXI_MINUTES', 'K
            'dictionary_encode', 'encode', 'take', 'join_keys', 'LookupTable', 'lookup_table', 'plane_and_route',
            'history_sql', 'history', 'Sources', 'sources_of', 'reference_lookups', 'Tally', 'tally', 'mean_of_windows',
            'recent', 'Features', 'ready', 'build_features', 'as_of', 'refresh', 'Window', 'records_and_matrix',
-           'feature_block', 'build', 'demo_build', 'past']
+           'feature_block', 'block_arguments', 'build', 'demo_build', 'build_share', 'past']
 
 # %% ../nbs/04_features.ipynb #56e45e0a
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from .data.contract import KEY, TARGET, ZONE, moment
 from .data.ingest import demo_ingest, months
-from .store import Store, ahead, connect, drafts, parquet, publish, query, write
+from .store import BlockCache, Store, block_cache, cached_blocks, connect, drafts, parquet, publish, query, write, write_share
 
 # %% ../nbs/04_features.ipynb #ad80a65a
 def local_time(
@@ -376,11 +376,24 @@ def feature_block(store:Store, records:str, window:Window, fixed:Lookups, late_m
     "The features of a block of records: KEY, FEATURES (float32), TARGET."
     rows, matrix = records_and_matrix(store, records, window, fixed, late_minutes)
     columns = {name: rows[name] for name in KEY if name not in FEATURES} | dict(zip(FEATURES, matrix.T, strict=True))
-    return pa.table(columns | {TARGET: rows[TARGET]})
+    return pa.table(columns | {TARGET: rows[TARGET]}).combine_chunks()
 
-# %% ../nbs/04_features.ipynb #eeef1abe
+# %% ../nbs/04_features.ipynb #a1e7bf31
 BLOCK = 3 # months
 
+def block_arguments(
+    store:Store,
+    records:str,    # A table, or a table function
+    until:datetime, # Nothing at or after it is seen
+    fixed:Lookups,  # from `reference_lookups`
+    late_minutes:int,
+)->dict[str, tuple]: # First day -> arguments of `feature_block`
+    "The blocks of the records before `until`: none needs another one. Raises `StoreError`."
+    first = query(store, f"SELECT min(sched_dep) AS at FROM {records}")["at"][0].as_py()
+    cuts = [a for a, _ in months(first, until)][::BLOCK] + [until]
+    return {f"{since:%Y-%m-%d}": (store, records, Window(max(first, since - REACH), since, to), fixed, late_minutes) for since, to in pairwise(cuts)}
+
+# %% ../nbs/04_features.ipynb #eeef1abe
 def build(
     store:Store,
     sources:Sources,
@@ -388,16 +401,15 @@ def build(
     until:datetime,       # Nothing at or after it is seen
     late_minutes:int,     # An arrival is late from so many minutes on
     lookup_days:int=14,   # Days of history that travel with the model
+    cache:BlockCache|None=None, # Blocks that other machines left; what is not there is computed
 )->int:                   # Rows
     "Build every feature of every record before `until`, and the lookups for the service. Raises `StoreError`."
     if timedelta(days=lookup_days) < REACH:
         raise ValueError(f"lookup_days={lookup_days}: the service needs {REACH.days} days of history to see what training saw")
-    fixed, records = reference_lookups(store, sources, until), sources.records
-    first = query(store, f"SELECT min(sched_dep) AS at FROM {records}")["at"][0].as_py()
-    cuts = [a for a, _ in months(first, until)][::BLOCK] + [until]
-    windows = [Window(max(first, since - REACH), since, to) for since, to in pairwise(cuts)]
-    written = write(made["features"], ahead(feature_block, ((store, records, window, fixed, late_minutes) for window in windows)))
-    recent = history(store, records, until - timedelta(days=lookup_days), until, late_minutes)
+    fixed = reference_lookups(store, sources, until)
+    blocks = block_arguments(store, sources.records, until, fixed, late_minutes)
+    written = write(made["features"], cached_blocks(cache, feature_block, blocks))
+    recent = history(store, sources.records, until - timedelta(days=lookup_days), until, late_minutes)
     in_order = [(name, "ascending") for name in ("event", "by", "key", "hour")]
     write_lookups(made["lookups"], fixed | recent | {"history": recent["history"].sort_by(in_order)})
     return written
@@ -408,6 +420,20 @@ def demo_build()->dict[str, Path]: # Name -> path: `features`, `lookups`, and th
     staging, demo = drafts(None, "features lookups"), demo_ingest()
     build(connect(), sources_of(demo), staging, moment("2014-01-01"), late_minutes=15)
     return demo | publish(staging)
+
+# %% ../nbs/04_features.ipynb #8ce135cb
+def build_share(
+    share:tuple[int, int], # i, n: every n-th block, beginning with the i-th
+    upstream:dict[str, dict[str, Any]], # Stage -> name -> path of its products
+    until:str,             # These two as the stage has them
+    late_minutes:int,
+    cache:BlockCache|None=None, # `None`: the one that `store.cache` names
+    **_:Any,               # What else the stage has
+)->int:                    # Rows of the blocks that were not there yet
+    "Build a share of the blocks, and leave them for the stage. Raises `StoreError`, also where there is no cache."
+    store, sources, end = connect(), sources_of(upstream["ingest"]), moment(until)
+    blocks = block_arguments(store, sources.records, end, reference_lookups(store, sources, end), late_minutes)
+    return write_share(cache or block_cache(upstream["ingest"], until, late_minutes), share, feature_block, blocks)
 
 # %% ../nbs/04_features.ipynb #30d382dd
 def past(

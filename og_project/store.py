@@ -7,7 +7,8 @@ __all__ = ['MERGE', 'MERGED', 'TYPES', 'ARROW', 'BOUNDS', 'RETRY', 'remove', 're
            'sync', 'alias', 'engine_path', 'holding', 'complete', 'reading', 'merged_before', 'properties', 'columns',
            'arrow_schema', 'quoted', 'conditions', 'reasons', 'one_line', 'StoreError', 'explained', 'Store',
            'append_only', 'connect_embedded', 'connect_server', 'connect', 'store_of', 'query', 'parquet', 'write',
-           'statements', 'create', 'create_views', 'append_file', 'append', 'ahead', 'ddl']
+           'statements', 'create', 'create_views', 'append_file', 'append', 'ahead', 'BlockCache', 'checksum',
+           'block_cache', 'cache_explained', 'read_block', 'write_block', 'cached_blocks', 'write_share', 'ddl']
 
 # %% ../nbs/01_store.ipynb #a7bbda91
 import atexit
@@ -23,6 +24,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
+from hashlib import file_digest, sha256
+from importlib.metadata import version
+from inspect import getfile
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -37,7 +41,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalErr
 from pydantic import BaseModel
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from .config import ProjectError, Settings, anchored, secret
+from .config import ProjectError, Settings, anchored, root, secret, settings
 
 # %% ../nbs/01_store.ipynb #c14ff7f8
 def remove(path:Path)->None:
@@ -418,6 +422,100 @@ def ahead(
             if len(waiting) == depth: yield waiting.popleft().result()
             waiting.append(pool.submit(function, *item))
         while waiting: yield waiting.popleft().result()
+
+# %% ../nbs/01_store.ipynb #517d1574
+@dataclass(frozen=True)
+class BlockCache:
+    "Blocks that one machine computed for another."
+    place: str  # a folder, or `s3://BUCKET/FOLDER`
+    origin: str # checksum of what they are made of
+
+    def file(self, name:str)->tuple[Any, str]: # pyarrow's file system, and the path in it
+        "Where the block of a name lies."
+        from pyarrow.fs import FileSystem
+        system, folder = FileSystem.from_uri(self.place)
+        return system, f"{folder.rstrip('/')}/{self.origin}/{name}.parquet"
+
+# %% ../nbs/01_store.ipynb #56b1d426
+def checksum(
+    paths:Iterable[Path], # Files, or folders: then the files in them
+    *values:Any,          # What else counts, by its `repr`
+)->str:                   # 32 hex digits
+    "One checksum of all of them, wherever they lie."
+    total = sha256(repr(values).encode())
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_dir(): continue
+            with file.open("rb") as opened: total.update(file.name.encode() + file_digest(opened, "sha256").digest())
+    return total.hexdigest()[:32]
+
+# %% ../nbs/01_store.ipynb #daf99d0a
+def block_cache(
+    products:dict[str, Any], # Name -> path of what the blocks are made from; a report (`nb`) does not count
+    *parameters:Any,         # and by which parameters
+)->BlockCache|None:
+    "The cache that `store.cache` names; `None` if it names none."
+    place = settings().store.cache
+    if not place: return None
+    code = sorted(Path(getfile(Settings)).parent.rglob("*.py"))
+    sources = [Path(path) for name, path in sorted(products.items()) if name != "nb"]
+    libraries = [version(name) for name in ("chdb", "numpy", "pyarrow")]
+    return BlockCache(place if "://" in place else str(root()/place), checksum([*code, *sources], libraries, parameters))
+
+# %% ../nbs/01_store.ipynb #2e840c3a
+@contextmanager
+def cache_explained(path:str)->Iterator[None]:
+    "Say that it was the cache that failed. Raises `StoreError`."
+    try: yield
+    except (OSError, pa.ArrowInvalid) as e: raise StoreError(f"store.cache: {path}: {one_line(str(e))}") from None
+
+# %% ../nbs/01_store.ipynb #4dfc8690
+def read_block(cache:BlockCache, name:str)->pa.Table|None:
+    "A block that somebody left; `None` if nobody did. Raises `StoreError` for a cache that cannot be read."
+    with cache_explained(f"{cache.place}/{name}"):
+        system, path = cache.file(name)
+        try: return pq.ParquetFile(system.open_input_file(path)).read()
+        except FileNotFoundError: return None
+
+# %% ../nbs/01_store.ipynb #d551af6a
+def write_block(cache:BlockCache, name:str, block:pa.Table)->None:
+    "Leave a block: whole, or not at all. Raises `StoreError`."
+    from pyarrow.fs import copy_files
+    with cache_explained(f"{cache.place}/{name}"), tempfile.TemporaryDirectory() as folder:
+        system, path = cache.file(name)
+        draft = f"{path}.{uuid4().hex[:8]}"
+        if system.type_name == "local": system.create_dir(os.path.dirname(path))
+        write(f"{folder}/block", block)
+        copy_files(f"{folder}/block", draft, destination_filesystem=system)
+        system.move(draft, path)
+
+# %% ../nbs/01_store.ipynb #a4a04ab4
+def cached_blocks(
+    cache:BlockCache|None,             # `None`: everything is computed
+    function:Callable[..., pa.Table],  # Computes a block
+    blocks:dict[str, tuple],           # Name -> what it is called with
+)->Iterator[pa.Table]:
+    "The blocks in their order, as somebody left them or computed now, two at a time. Raises `StoreError`."
+    def block(name:str, arguments:tuple)->pa.Table:
+        found = read_block(cache, name) if cache else None
+        return function(*arguments) if found is None else found
+    return ahead(block, blocks.items())
+
+# %% ../nbs/01_store.ipynb #52e79a3d
+def write_share(
+    cache:BlockCache|None, # `None` is refused
+    share:tuple[int, int], # i, n: every n-th block, beginning with the i-th
+    function:Callable[..., pa.Table],
+    blocks:dict[str, tuple],
+)->int:                    # Rows of the blocks that were not there yet
+    "Compute a share of the blocks, two at a time, and leave them. Raises `StoreError`, also where there is no cache."
+    if not cache: raise StoreError("store.cache names no place for blocks: a folder that all machines reach, or s3://BUCKET/FOLDER")
+    mine = {name: blocks[name] for name in [*blocks][share[0] - 1::share[1]] if read_block(cache, name) is None}
+    rows = 0
+    for name, block in zip(mine, ahead(function, mine.values()), strict=True):
+        write_block(cache, name, block)
+        rows += block.num_rows
+    return rows
 
 # %% ../nbs/01_store.ipynb #c8a31691
 def ddl(

@@ -134,6 +134,19 @@ def test_machines_that_train_together_are_tasks_beside_the_stage(tmp_path):
     assert {"train", "worker_1", "worker_2"} <= set(tasks["register"][2]) and tasks["register"][1] == "default"
 
 
+def test_shares_of_the_features_are_mapped_tasks_before_the_stage(tmp_path):
+    shown = ("import dag, json; tasks = dag.register.dag.task_dict; share = tasks['features_share']; print(json.dumps([share.expand_input.value"
+             "['bash_command'], sorted(share.upstream_task_ids), sorted(tasks['features'].upstream_task_ids), share.execution_timeout.seconds]))")
+    env = {"AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": str(root()), "FEATURE_SHARES": "3"}
+    found = subprocess.run([f"{AIRFLOW}/python", "-c", shown], env=env, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+    commands, before_shares, before, seconds = json.loads(found.stdout.splitlines()[-1])
+    first = sorted(read_stages()["features"]["upstream"])
+    assert [f"og run features --block {i}/3" in command for i, command in enumerate(commands, 1)] == [True] * 3 and len(commands) == 3
+    assert before_shares == first and before == sorted([*first, "features_share"]) and seconds == 7200
+    assert all(("-p until" in command) == ("until" in read_stages()["features"]["params"]) for command in commands)
+
+
 @pytest.mark.parametrize("value, schedule", [("", None), ("None", None), (" none ", None), ("@daily", "@daily")])
 def test_a_schedule_that_is_none_in_any_spelling_is_none(value, schedule, tmp_path):
     env = {"AIRFLOW_HOME": str(tmp_path), "RETRAIN_SCHEDULE": value, "PYTHONPATH": str(root())}

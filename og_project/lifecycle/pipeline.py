@@ -5,14 +5,16 @@
 # %% auto #0
 __all__ = ['PACKAGE', 'FOLD', 'read_env', 'read_stages', 'resolve', 'imported', 'module_file', 'dependencies', 'check_stage',
            'plot_of', 'is_report', 'dvc_stage', 'dvc_yaml', 'execute_cell', 'as_report', 'RunEngine',
-           'ploomber_executor', 'StageError', 'execute', 'run']
+           'ploomber_executor', 'StageError', 'execute', 'arguments', 'run', 'share_of', 'build_share']
 
 # %% ../../nbs/11_pipeline.ipynb #a6baf252
 import ast
 import json
+import re
 import sys
 from datetime import date
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -241,11 +243,11 @@ def execute(
     executed.unlink()
 
 # %% ../../nbs/11_pipeline.ipynb #cbcd920f
-def run(
+def arguments(
     name:str,                 # of the stage
     over:dict[str, Any]|None=None, # Parameters for this run, instead of those in `env.yaml`
-)->dict[str, str]:            # Name -> path of each product
-    "Run one stage as the graph says, from the files that the stages before it left. Raises `StageError`."
+)->dict[str, Any]:            # Parameters by name, with `upstream` and `product`: name -> path
+    "What a stage is run with, as the graph says. Raises `StageError` where a stage before it has not run."
     stages = read_stages()
     if name not in stages: raise StageError(f"there is no stage {name!r}; there are {', '.join(stages)}")
     stage, strange = stages[name], (over or {}).keys() - stages[name]["params"].keys()
@@ -254,6 +256,33 @@ def run(
     upstream = {other: place(stages[other]["product"]) for other in stage.get("upstream") or []}
     missing = [path for product in upstream.values() for kind, path in product.items() if kind != "nb" and not Path(path).exists()]
     if missing: raise StageError(f"{name} needs {missing[0]}, which is not there: run the stages before it, or `dvc repro`")
-    parameters = resolve(stage["params"], read_env()) | (over or {}) | {"upstream": upstream or None, "product": place(stage["product"])}
+    return resolve(stage["params"], read_env()) | (over or {}) | {"upstream": upstream or None, "product": place(stage["product"])}
+
+# %% ../../nbs/11_pipeline.ipynb #305ec72d
+def run(
+    name:str,                 # of the stage
+    over:dict[str, Any]|None=None, # Parameters for this run, instead of those in `env.yaml`
+)->dict[str, str]:            # Name -> path of each product
+    "Run one stage, from the files that the stages before it left. Raises `StageError`."
+    parameters, stage = arguments(name, over), read_stages()[name]
     execute(root()/stage["source"], root()/stage["product"]["nb"], parameters, root())
     return parameters["product"]
+
+# %% ../../nbs/11_pipeline.ipynb #6f8fb900
+def share_of(text:str)->tuple[int, int]: # `I/N`
+    "Which share of how many. Raises `StageError`."
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]): raise StageError(f"{text!r} is not like 2/4: the second of four shares")
+    return int(found[1]), int(found[2])
+
+# %% ../../nbs/11_pipeline.ipynb #6e107c30
+def build_share(
+    name:str,                 # of the stage
+    share:str,                # `I/N`: every N-th block, beginning with the I-th
+    over:dict[str, Any]|None=None, # Parameters for this run, instead of those in `env.yaml`
+)->int:                       # Rows that were not there yet
+    "Build a share of a stage's blocks and leave them in `store.cache`. Raises `StageError` for a stage that is not made of blocks."
+    part, features = share_of(share), import_module(f"{PACKAGE}.features")
+    if name != "features" or not hasattr(features, "build_share"):
+        raise StageError(f"{name} is not made of blocks; features is, where its module has a function build_share (docs/retraining.md)")
+    return features.build_share(part, **arguments(name, over))

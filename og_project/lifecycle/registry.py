@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CHAMPION', 'CHALLENGER', 'SCHEMES', 'MODEL_DATA', 'RegistryError', 'redacted', 'place_of', 'has_registry', 'client',
-           'experiment', 'commit', 'data_hash', 'flat', 'products', 'only', 'made_with', 'recording', 'record_curve',
-           'record_stage', 'locked_requirements', 'signature', 'record_model', 'record', 'reached', 'suppress_existing',
-           'versions', 'description', 'register', 'aliased', 'champion', 'quality', 'versioned', 'point', 'fetch',
-           'made_for_other_code']
+           'experiment', 'commit', 'data_hash', 'flat', 'products', 'only', 'quality_table', 'made_with', 'recording',
+           'record_curve', 'record_stage', 'locked_requirements', 'signature', 'record_model', 'record', 'reached',
+           'suppress_existing', 'versions', 'description', 'register', 'aliased', 'champion', 'quality', 'versioned',
+           'point', 'fetch', 'made_for_other_code']
 
 # %% ../../nbs/12_registry.ipynb #1c9cbc09
 import csv
@@ -127,6 +127,14 @@ def only(kind:str)->Path:
     path = next(iter(products(kind).values()))
     if not path.exists(): raise RegistryError(f"{path} is not there: run the pipeline first (`make pipeline`)")
     return path
+
+# %% ../../nbs/12_registry.ipynb #55f4fd6e
+def quality_table(metrics:dict[str, Any])->str: # as in `metrics.json`
+    "The quality of the model and of its baselines, side by side."
+    from og_project.model.evaluate import METRICS
+    rows = {name: values for name, values in metrics.items() if isinstance(values, dict) and METRICS.keys() <= values.keys()}
+    head = f"{'':22}" + "".join(f"{name:>20}" for name in METRICS)
+    return "\n".join([head, *(f"{name:22}" + "".join(f"{values[m]:20.4f}" for m in METRICS) for name, values in rows.items())])
 
 # %% ../../nbs/12_registry.ipynb #3666b61a
 def made_with()->dict[str, Any]: # `until`, `seed`, and the learner's parameters
