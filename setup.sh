@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole service on this machine, from nothing to a prediction that is answered through the proxy and found in ClickHouse.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+CALLED_IN=$PWD; cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() { cat <<'HELP'
 ./setup.sh [VERB]
@@ -17,6 +17,8 @@ usage() { cat <<'HELP'
   rollback     the images that ran before the last upgrade (a model goes back by ./setup.sh og rollback)
   og VERB ...  an og command in the stack: ./setup.sh og history; ./setup.sh og run all -p until 2014-01-01
   sql QUERY    ask ClickHouse: ./setup.sh sql "SELECT at, service, message FROM logs ORDER BY at DESC LIMIT 20"
+  export FILE  all that this host has gathered, in one file: tables, versions of the model, ledger; no secrets
+  import FILE  `up` on a host that has nothing yet, with what such a file holds in the place of a first model
   test         what has to hold of a stack that stands (test.py); JUnit report in reports/stack-junit.xml
   doctor       what is wrong, and what to do about it
   down         stop everything; data stays. `down --volumes` also removes all data
@@ -161,6 +163,18 @@ first_model() {
   job pipeline register --promote-first
 }
 
+named_file() { if [[ $1 == /* ]]; then echo "$1"; else echo "$CALLED_IN/$1"; fi; } # FILE: from wherever this was called
+with_admin() { # VERB: og export or og import through a pipe; what it needs of space is on the volume, and keys go along to be compared
+  OG_JOURNAL__HASH_KEY=$JOURNAL_HASH_KEY OG_SERVE__KEYS=$SERVICE_KEYS TMPDIR=/app/data \
+    compose run --rm --no-deps -T -e OG_JOURNAL__HASH_KEY -e OG_SERVE__KEYS -e TMPDIR admin "$1" -
+}
+export_all() { # FILE
+  local to; to=$(named_file "$1"); load_env
+  [ -n "$(standing)" ] || fail "nothing runs: ./setup.sh"
+  (umask 077; with_admin export </dev/null >"$to.new") || { rm -f "$to.new"; fail "nothing was exported"; }
+  mv "$to.new" "$to"; ls -lh "$to"
+}
+
 buckets() { printf 's3.bucket.create -name %s\n' mlflow dvc | compose exec -T s3 weed shell -master=s3:9333 >/dev/null 2>&1 || true; }
 
 seen_by_proxy() { # REPLICA [TRIES]
@@ -194,7 +208,7 @@ up() {
   [ ${#SERVERS[@]} = 0 ] || compose up -d --wait --wait-timeout 300 "${ABSENT[@]}" "${SERVERS[@]}"
   [[ ${SERVERS[*]} != *s3* ]] || buckets
   job admin tables --users
-  first_model
+  if [ -z "${IMPORT:-}" ]; then first_model; else say "What $IMPORT holds"; with_admin import <"$IMPORT"; fi
   say "Everything else"
   each_replica renew
   compose up -d --wait --wait-timeout 600 --remove-orphans "${ABSENT[@]}"
@@ -296,6 +310,8 @@ case "${1:-up}" in
   og) load_env; if [ "${2:-}" = key ]; then og_key "${@:3}"; else compose run --rm --no-deps pipeline "${@:2}"; fi ;;
   sql) load_env; job --entrypoint python pipeline -c 'import sys; from og_project.config import settings; from og_project.store import query, store_of
 print(query(store_of(settings()), sys.argv[1]).to_pandas().to_string())' "${2:?which query?}" ;;
+  export) export_all "${2:?into which file?}" ;;
+  import) IMPORT=$(named_file "${2:?which file?}"); [ -r "$IMPORT" ] || fail "there is no file $IMPORT"; up ;;
   test) acceptance ;;
   doctor) doctor ;;
   down) load_env; compose --profile '*' down --remove-orphans "${@:2}" ;;

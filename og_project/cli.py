@@ -4,19 +4,17 @@
 
 # %% auto #0
 __all__ = ['AS_JSON', 'REFUSED', 'og', 'concerns', 'note', 'plain_errors', 'parsed', 'run', 'worker', 'generated', 'dag', 'clean',
-           'outputs', 'said', 'register', 'gate', 'moved', 'promote', 'rollback', 'history', 'key', 'hashed', 'tables',
-           'load', 'with_tables', 'monitor', 'named_champion', 'smoke', 'serve', 'trigger', 'check', 'new', 'adopt',
-           'analytical_note', 'contract', 'update']
+           'outputs', 'said', 'register', 'gate', 'moved', 'promote', 'rollback', 'history', 'key', 'tables', 'load',
+           'export_everything', 'import_everything', 'with_tables', 'monitor', 'smoke', 'serve', 'trigger', 'check',
+           'new', 'adopt', 'analytical_note', 'contract', 'update']
 
 # %% ../nbs/50_cli.ipynb #57600c21
 import json
 import os
-import re
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from functools import cache, partial, wraps
-from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from typing import Any
 import click
 import yaml
 
-from .config import ProjectError, SettingsError, environment, root, settings
+from .config import ProjectError, SettingsError, environment, hashed, root, settings
 from .lifecycle import pipeline
 
 # %% ../nbs/50_cli.ipynb #e2ba5b2d
@@ -77,8 +75,7 @@ def parsed(value:str)->Any:
 @click.option("-p", "--param", nargs=2, multiple=True, metavar="NAME VALUE",
               help="A parameter for this run, instead of the one in env.yaml.")
 @click.option("--block", metavar="I/N",
-              help="Build every N-th block of this stage, beginning with the I-th, and leave them in store.cache for its run: the task of "
-                   "one of N machines.")
+              help="Build only every N-th block, beginning with the I-th, and leave them in store.cache: the share of one of N machines.")
 @plain_errors
 def run(stage:str, param:tuple[tuple[str, str], ...], block:str|None)->None:
     """Run one STAGE of pipeline.yaml with papermill, or `all` of them in their order.
@@ -107,9 +104,9 @@ def worker(rank:int, workers:str, param:tuple[tuple[str, str], ...])->None:
     from og_project.lifecycle.registry import only
     train = import_module("og_project.model.train")
     if not hasattr(train, "work"): raise SettingsError("nbs/06_train.ipynb of this project trains alone (docs/upgrading.yml, workers)")
-    machines, stage = train.machines_of(workers), pipeline.read_stages()["train"]
+    machines = train.machines_of(workers)
     if rank >= len(machines): raise SettingsError(f"there are {len(machines)} workers, number 0 to {len(machines) - 1}; {rank} is none of them")
-    parameters = pipeline.resolve(stage["params"], pipeline.read_env()) | {name: parsed(value) for name, value in param}
+    parameters = pipeline.resolve(pipeline.read_stages()["train"]["params"], pipeline.read_env()) | {name: parsed(value) for name, value in param}
     seed = parameters.pop("seed")
     train.work(list(machines), rank, str(only("features")), parameters, settings().model, seed)
 
@@ -292,16 +289,6 @@ def key(name:str, scopes:tuple[str, ...])->None:
     secret, line = new_key(name, *scopes)
     click.echo(f"key    {secret}    (shown once: Authorization: Bearer KEY)\nentry  {line}    (for OG_SERVE__KEYS, or a line of serve.keys_file)")
 
-# %% ../nbs/50_cli.ipynb #76c458e9
-def hashed(
-    sql:str, # With `{NAME}` for the environment variable NAME
-)->str:
-    "The statements with the SHA-256 of each password in its place. Raises `SettingsError` for one that is not set."
-    def of(found:re.Match)->str:
-        if not os.environ.get(found[1]): raise SettingsError(f"environment: {found[1]} is not set; db/users.sql needs it")
-        return sha256(os.environ[found[1]].encode()).hexdigest()
-    return re.sub(r"\{([A-Z_]+)\}", of, sql)
-
 # %% ../nbs/50_cli.ipynb #42afdf7d
 @og.command()
 @click.option("--users", is_flag=True, help="Also the users of db/users.sql, with the passwords that the environment has.")
@@ -333,6 +320,28 @@ def load(source:str)->None:
     added = fill(settings().model_copy(update={"source": source}))
     click.echo("\n".join(f"{table:12} {rows:>9,} rows" if rows else f"{table:12} had rows already" for table, rows in added.items()))
 
+# %% ../nbs/50_cli.ipynb #887c4ee3
+@og.command("export")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@plain_errors
+def export_everything(file:Path)->None:
+    """Write everything that this environment has gathered into one FILE (`-`: standard output): tables, versions of the model, ledger; no secrets.
+
+    Another environment takes it by `og import`. Predictions of the last seconds may still be in the journal. Example: og export monday.tar"""
+    from og_project.lifecycle.archive import export_to
+    export_to(file, settings(), generated()[root()/"db/schema.sql"], partial(click.echo, err=True))
+
+# %% ../nbs/50_cli.ipynb #354edfab
+@og.command("import")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
+@plain_errors
+def import_everything(file:Path)->None:
+    """Put what `og export` wrote into this environment's store and MLflow, which have nothing yet. An import that failed is run again.
+
+    FILE may be `-`, standard input. Who made the file decides what is served: take it from your own hosts only. Example: og import monday.tar"""
+    from og_project.lifecycle.archive import import_from
+    for text in import_from(file, settings(), generated()[root()/"db/schema.sql"], click.echo): click.echo(f"still to do: {text}")
+
 # %% ../nbs/50_cli.ipynb #31063319
 def with_tables()->Any: # the environment's `Store`
     "The environment's store, with the service's tables in it."
@@ -358,14 +367,6 @@ def monitor(once:bool, as_json:bool)->None:
     if report is None: return said(None, "there is no champion with a reference to compare with: make pipeline", as_json)
     said(watching.to_dict(report), watching.summary(report), as_json)
 
-# %% ../nbs/50_cli.ipynb #9cf73737
-def named_champion(config:Any)->str: # "3"
-    "The champion's version. Raises `RegistryError` without one."
-    from og_project.lifecycle.registry import RegistryError, champion
-    now = champion(config)
-    if now is None: raise RegistryError("there is no champion yet: og promote VERSION")
-    return str(now.version)
-
 # %% ../nbs/50_cli.ipynb #75af7f2a
 @og.command()
 @click.option("--url", envvar="SERVICE_URL", help="Of the service; else the environment's SERVICE_URL, else serve.host and serve.port.")
@@ -381,10 +382,11 @@ def smoke(url:str|None, version:str|None, stored:bool, seconds:float, watched:fl
     """Ask the service for one real prediction and find it in the store: after a deployment, after a promotion.
 
     The key is taken from the environment variable SERVICE_KEY, a private authority from SSL_CERT_FILE. Example: og smoke --version 3"""
+    from og_project.lifecycle import registry
     from og_project.lifecycle import smoke as smoking
     config = settings()
     url, key = url or f"http://{config.serve.host}:{config.serve.port}", os.environ.get("SERVICE_KEY", "")
-    if version == "champion": version = named_champion(config)
+    if version == "champion": version = str(registry.expect_champion(config).version)
     found = smoking.smoke(url, key, version, with_tables() if stored else None, seconds)
     if watched: found |= smoking.watch(url, key, watched, max_errors, max_p99)
     concerns(found["model_version"])

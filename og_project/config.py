@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Names', 'Parameter', 'LOOPBACK', 'FILES', 'KUBERNETES', 'ProjectError', 'root', 'SettingsError', 'without',
            'waiting_asleep', 'as_list', 'Section', 'StoreSettings', 'MlflowSettings', 'ServeSettings',
-           'JournalSettings', 'GateSettings', 'MonitorSettings', 'TriggerSettings', 'Settings', 'secret', 'merge',
-           'of_kubernetes', 'check_environment', 'environment', 'read_yaml', 'settings', 'demo_settings', 'anchored']
+           'JournalSettings', 'GateSettings', 'MonitorSettings', 'TriggerSettings', 'Settings', 'secret', 'hashed',
+           'merge', 'of_kubernetes', 'check_environment', 'environment', 'read_yaml', 'settings', 'demo_settings',
+           'anchored']
 
 # %% ../nbs/00_config.ipynb #c7b6a9c0
 import json
@@ -17,6 +18,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -187,6 +189,16 @@ class Settings(BaseSettings):
 def secret(value:SecretStr|None)->str|None:
     "What a secret setting holds, if it is set."
     return value.get_secret_value() if value else None
+
+# %% ../nbs/00_config.ipynb #a57941d9
+def hashed(
+    sql:str, # With `{NAME}` for the environment variable NAME
+)->str:
+    "The statements with the SHA-256 of each password in its place. Raises `SettingsError` for one that is not set."
+    def of(found:re.Match)->str:
+        if not os.environ.get(found[1]): raise SettingsError(f"environment: {found[1]} is not set; db/users.sql needs it")
+        return sha256(os.environ[found[1]].encode()).hexdigest()
+    return re.sub(r"\{([A-Z_]+)\}", of, sql)
 
 # %% ../nbs/00_config.ipynb #6c87c6b1
 FILES = {"local": "config_local.yml", "test": "config.yml", "production": "config_production.yml"}

@@ -49,6 +49,13 @@ def test_an_engine_that_is_away_or_a_compose_that_is_old_is_named(tmp_path, scri
     assert done.returncode == 1 and said in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("words, said", [(("import", "none.tar"), "there is no file"), (("import",), "which file?"),
+                                         (("export",), "into which file?")])
+def test_an_archive_is_named_and_there(tmp_path, words, said):
+    done = setup(tmp_path / "copy", *words)
+    assert done.returncode == 1 and said in done.stderr, done.stderr
+
+
 def test_without_secrets_compose_starts_nothing():
     env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": "/"}
     done = subprocess.run(["docker-compose", "--env-file", "/dev/null", "config", "-q"], cwd=root(), env=env, capture_output=True, text=True)

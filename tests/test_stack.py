@@ -417,7 +417,12 @@ def test_doctor_finds_nothing_and_then_something(stack):
 
 
 def test_down_keeps_the_data_and_removes_it_when_told(stack):
+    asked = stack.client().post("/predict", json=EXAMPLE).json()
+    wait_until(lambda: stack.query(f"SELECT count() FROM predictions WHERE prediction_id = '{asked['predictions'][0]['id']}'") == "1")
     rows = stack.query("SELECT count() FROM predictions")
+    stack.setup("export", "all.tar")
+    kept = {"rows": rows, "asked": asked, "history": json.loads(stack.setup("og", "history", "--json").splitlines()[-1])}
+    (stack.folder / "kept.json").write_text(json.dumps(kept))
     stack.setup("down")
     assert stack.compose("ps", "-q").strip() == ""
     stack.compose("up", "-d", "--wait", "clickhouse")
@@ -443,10 +448,15 @@ def own_servers(stack) -> Iterator[dict[str, str]]:
 def test_servers_of_your_own_take_the_place_of_the_stacks(stack, own_servers):
     said = stack.setup(check=False, **own_servers)
     assert "there is no champion yet. Fill your tables" in said
-    stack.run("docker-compose", "-p", stack.env["PROJECT"], "run", "--rm", "--no-deps", "-T", "admin", "load", "package", **own_servers)
-    stack.setup("og", "run", "all", "-p", "until", problem.EARLIER, **own_servers)
-    stack.setup("og", "register", "--promote-first", **own_servers)
-    assert "recorded" in stack.setup(**own_servers)
+    said, kept = stack.setup("import", "all.tar", **own_servers), json.loads((stack.folder / "kept.json").read_text())
+    assert "recorded" in said and "still to do" not in said, said
+    assert json.loads(stack.setup("og", "history", "--json", **own_servers).splitlines()[-1]) == kept["history"]
+    asked = stack.client().post("/predict", json=EXAMPLE).json()
+    same = lambda answer: [{name: value for name, value in row.items() if name != "id"} for row in answer["predictions"]]  # noqa: E731
+    assert asked["model_version"] == kept["asked"]["model_version"] and same(asked) == same(kept["asked"])
+    count = f"SELECT countIf(prediction_id = '{kept['asked']['predictions'][0]['id']}') AS known, count() AS rows FROM predictions"
+    known, rows = map(int, stack.setup("sql", count, **own_servers).split()[-2:])
+    assert known == 1 and rows >= int(kept["rows"])
     running = set(stack.run("docker-compose", "-p", stack.env["PROJECT"], "ps", "--services", **own_servers).split())
     assert {"api-1", "api-2", "proxy", "monitor"} <= running and not running & {"clickhouse", "mlflow", "postgres", "s3"}
     assert "BAD" not in stack.setup("doctor", check=False, **own_servers).replace("BAD   no alert fires", "")

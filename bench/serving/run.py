@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import statistics
@@ -18,16 +17,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from machine import about, undisturbed
 
 from og_project.config import root
 from og_project.data.contract import EXAMPLE, Record
@@ -90,34 +90,6 @@ def running(command: list, env: dict[str, str], url: str, path: str = "/health/r
             process.wait(20)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def used(process: subprocess.Popen) -> tuple[float, float]:
-    "Seconds of processor time: of everybody (what the hypervisor took included), and of a server with its children, this script and its tools."
-    total = psutil.cpu_times()
-    server = psutil.Process(process.pid)
-    mine = [sum(p.cpu_times()[:2]) for p in (server, *server.children(recursive=True))]
-    mine += [sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(total) - total.idle - total.iowait - total.guest - total.guest_nice, sum(mine)
-
-
-MOST = 0.15  # of a core, that others may use meanwhile; the kernel's own work is some 0.05
-
-
-def undisturbed(process: subprocess.Popen, measure: Callable, *args, tries: int = 5):
-    "A measurement during which others left the machine alone; if they never do, the least disturbed, and it is said."
-    found = []
-    while not found or (found[-1][0] > MOST and len(found) < tries):
-        (total, mine), began = used(process), time.perf_counter()
-        result = measure(*args)
-        (total_after, mine_after), seconds = used(process), time.perf_counter() - began
-        found.append(((total_after - total - mine_after + mine) / seconds, result))
-        if found[-1][0] > MOST:
-            print(f"others used {found[-1][0]:.0%} of a core: measured again", flush=True)
-    share, result = min(found, key=lambda one: one[0])
-    if share > MOST:
-        print(f"DISTURBED: others used {share:.0%} of a core in the best of {tries} tries", flush=True)
-    return result
 
 
 SCRIPT = """wrk.method = "POST"
@@ -222,7 +194,7 @@ def side_by_side() -> dict[str, tuple]:
                     time.sleep(8)  # whatever a server still loads beside its first requests is there
                     for kind, (route, body) in {"one": one, "hundred": hundred}.items():
                         wrk(url + route, body, 1)
-                        found.setdefault(name, {}).setdefault(kind, []).append(undisturbed(process, wrk, url + route, body))
+                        found.setdefault(name, {}).setdefault(kind, []).append(undisturbed(process.pid, wrk, url + route, body))
             except AssertionError as e:
                 print(f"{name}: left out of round {turn + 1}: {str(e)[:200]}", flush=True)
     medians = lambda runs: [statistics.median(column) for column in zip(*runs, strict=True)]
@@ -263,7 +235,7 @@ def half_rate(middle: dict) -> None:
         time.sleep(8)
         rates = []
         for _ in range(ROUNDS):
-            seen = undisturbed(process, hey, ours[2] + "/predict", ONE, middle["ours, everything on"]["one"][0] / 2, SECONDS)
+            seen = undisturbed(process.pid, hey, ours[2] + "/predict", ONE, middle["ours, everything on"]["one"][0] / 2, SECONDS)
             rates.append([len(seen) / SECONDS, *(1e3 * np.percentile(seen[:, 0], p) for p in (50, 99))])
     rate, p50, p99 = (statistics.median(column) for column in zip(*rates, strict=True))
     table(["at half of the top rate", "requests/s", "p50 ms", "p99 ms", "p99 / p50"], [["ours", rate, p50, p99, p99 / p50]])
@@ -277,7 +249,7 @@ def durability() -> None:
         with running(command, site("ours", OG_JOURNAL__DURABILITY=guarantee) | {"OG_SERVE__PORT": "8301"}, url) as (process, _):
             time.sleep(8)
             wrk(url + "/predict", ONE, 1)
-            runs = [undisturbed(process, wrk, url + "/predict", ONE) for _ in range(ROUNDS)]
+            runs = [undisturbed(process.pid, wrk, url + "/predict", ONE) for _ in range(ROUNDS)]
             lone = [1e3 * np.percentile(hey(url + "/predict", ONE, 320, 3)[:, 0], (50, 99)) for _ in range(ROUNDS)]
         rows.append([guarantee, *(statistics.median(column) for column in zip(*runs, strict=True)), *np.median(lone, axis=0).tolist()])
     table(["journal.durability", "one record, requests/s", "p50 ms", "p99 ms", "at 320/s: p50 ms", "p99 ms"], rows)
@@ -292,7 +264,7 @@ def keys() -> None:
         wrk(url + "/predict", ONE, 1)
         for _ in range(ROUNDS):
             for name, found in runs.items():
-                found.append(undisturbed(process, wrk, url + "/predict", ONE, SECONDS, name == "with"))
+                found.append(undisturbed(process.pid, wrk, url + "/predict", ONE, SECONDS, name == "with"))
     middle = {name: [statistics.median(column) for column in zip(*found, strict=True)] for name, found in runs.items()}
     table(["Idempotency-Key", "one record, requests/s", "p50 ms", "p99 ms", "of without"],
           [[name, *of, of[0] / middle["without"][0]] for name, of in middle.items()])
@@ -396,6 +368,7 @@ if __name__ == "__main__":
     for tool in ("wrk", "hey"):
         assert shutil.which(tool), f"{tool} is missing: apt-get install {tool}"
     contenders()
+    print(about(PLACE), flush=True)
     middle = side_by_side()
     model_alone(middle)
     half_rate(middle)

@@ -6,8 +6,8 @@
 __all__ = ['CHAMPION', 'CHALLENGER', 'SCHEMES', 'MODEL_DATA', 'RegistryError', 'redacted', 'place_of', 'has_registry', 'client',
            'experiment', 'commit', 'data_hash', 'flat', 'products', 'only', 'quality_table', 'made_with', 'recording',
            'record_curve', 'record_stage', 'locked_requirements', 'signature', 'record_model', 'record', 'reached',
-           'suppress_existing', 'versions', 'description', 'register', 'aliased', 'champion', 'quality', 'versioned',
-           'point', 'fetch', 'made_for_other_code']
+           'suppress_existing', 'versions', 'description', 'register', 'aliased', 'champion', 'expect_champion',
+           'quality', 'versioned', 'point', 'fetch', 'made_for_other_code']
 
 # %% ../../nbs/12_registry.ipynb #1c9cbc09
 import csv
@@ -312,6 +312,12 @@ def aliased(config:Settings, alias:str)->"ModelVersion|None": # `None`: there is
 def champion(config:Settings)->"ModelVersion|None": # `None`: there is none yet
     "The version that serves. Raises `RegistryError` if MLflow cannot be reached."
     return aliased(config, CHAMPION)
+
+# %% ../../nbs/12_registry.ipynb #06a2cb7b
+def expect_champion(config:Settings)->"ModelVersion":
+    "The version that serves. Raises `RegistryError` without one."
+    if (now := champion(config)) is None: raise RegistryError("there is no champion yet: og promote VERSION")
+    return now
 
 # %% ../../nbs/12_registry.ipynb #7b604769
 def quality(tags:dict[str, str])->dict[str, float]: # Of a version -> metric -> value
