@@ -159,6 +159,28 @@ def test_what_does_not_fit_changes_nothing(old, tmp_path, monkeypatch):
     assert done.returncode == 1 and "version 1 has no run" in done.stderr, done.stderr
 
 
+def test_any_byte_that_changed_is_noticed(tmp_path):
+    file, tar = tmp_path / "file", tmp_path / "small.tar"
+    file.write_bytes(bytes(range(256)))
+    with tar.open("wb") as to:
+        writer = archive.ArchiveWriter(to)
+        writer.add("tables/one/00000.parquet", file)
+        writer.add("runs/1/0/a b", file)
+        writer.close({"rows": {"one": 3}})
+    whole, noticed = tar.read_bytes(), 0
+    before = archive.ArchiveReader(tar).manifest
+    for place in range(0, len(whole), 3):
+        tar.write_bytes(whole[:place] + bytes([whole[place] ^ 0x15]) + whole[place + 1:])
+        try:
+            after = archive.ArchiveReader(tar)
+        except archive.ArchiveError:
+            noticed += 1
+            continue
+        kept = {name: after.open(name).read() == file.read_bytes() for name in after.manifest["files"]}
+        assert all(kept.values()) and after.manifest == before, place
+    assert noticed > 2 * 256 / 3
+
+
 def test_an_export_that_fails_leaves_the_last_one(old, tmp_path):
     empty = host(tmp_path / "empty")
     (empty.folder / "all.tar").write_text("the last one")

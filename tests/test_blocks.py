@@ -75,7 +75,7 @@ def test_a_block_is_named_by_all_that_it_is_made_of(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("stage, share, said", [("features", "1/2", "store.cache names no place"), ("features", "3/2", "the second of four shares"),
-                                                ("train", "1/2", "train is not made of blocks")])
+                                                ("train", "1/2", "train of this project is not made of blocks")])
 def test_a_share_of_nothing_is_refused(parts, stage, share, said):
     done = parts.run("og", "run", stage, "--block", share, check=False)
     assert done.returncode and said in " ".join(done.stderr.split()), done.stderr

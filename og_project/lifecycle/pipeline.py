@@ -284,5 +284,5 @@ def build_share(
     "Build a share of a stage's blocks and leave them in `store.cache`. Raises `StageError` for a stage that is not made of blocks."
     part, features = share_of(share), import_module(f"{PACKAGE}.features")
     if name != "features" or not hasattr(features, "build_share"):
-        raise StageError(f"{name} is not made of blocks; features is, where its module has a function build_share (docs/retraining.md)")
+        raise StageError(f"{name} of this project is not made of blocks; 04_features is, if it exports build_share (docs/retraining.md)")
     return features.build_share(part, **arguments(name, over))
