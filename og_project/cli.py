@@ -83,7 +83,7 @@ def run(stage:str, param:tuple[tuple[str, str], ...], block:str|None)->None:
     Its notebook is executed from `## Run` on, with the products of the stages before it; the executed copy becomes its report.
     With `all`, each stage takes the parameters that it has. Examples: og run train -p seed 2; og run all -p until 2013-12-01"""
     over, stages = {name: parsed(value) for name, value in param}, pipeline.read_stages()
-    if block: return click.echo(f"  {pipeline.build_share(stage, block, over):,} rows are in store.cache")
+    if block: return click.echo(f"  {pipeline.build_share(stage, block, over):,} rows built and left in store.cache, beside what was there")
     for name in stages if stage == "all" else [stage]:
         if stage == "all": click.echo(name)
         product = pipeline.run(name, {key: value for key, value in over.items() if stage != "all" or key in stages[name]["params"]})

@@ -457,6 +457,7 @@ def block_cache(
     "The cache that `store.cache` names; `None` if it names none."
     place = settings().store.cache
     if not place: return None
+    if "://" in place and not place.startswith("s3://"): raise StoreError(f"store.cache is {place}: it is a folder, or s3://BUCKET/FOLDER")
     code = sorted(Path(getfile(Settings)).parent.rglob("*.py"))
     sources = [Path(path) for name, path in sorted(products.items()) if name != "nb"]
     libraries = [version(name) for name in ("chdb", "numpy", "pyarrow")]
@@ -509,7 +510,7 @@ def write_share(
     blocks:dict[str, tuple],
 )->int:                    # Rows of the blocks that were not there yet
     "Compute a share of the blocks, two at a time, and leave them. Raises `StoreError`, also where there is no cache."
-    if not cache: raise StoreError("store.cache names no place for blocks: a folder that all machines reach, or s3://BUCKET/FOLDER")
+    if not cache: raise StoreError("store.cache names no place for blocks: set OG_STORE__CACHE to a folder that all machines reach, or s3://BUCKET/FOLDER")
     mine = {name: blocks[name] for name in [*blocks][share[0] - 1::share[1]] if read_block(cache, name) is None}
     rows = 0
     for name, block in zip(mine, ahead(function, mine.values()), strict=True):

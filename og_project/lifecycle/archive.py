@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config import ProjectError, Settings
-from .registry import client, commit, experiment, reached, suppress_existing, versions
+from .registry import CHAMPION, client, commit, experiment, reached, suppress_existing, versions
 from ..store import Store, append, explained, query, reading, replacing, store_of, write
 
 # %% ../../nbs/49_archive.ipynb #fd285caa
@@ -92,27 +92,30 @@ class ArchiveWriter:
 # %% ../../nbs/49_archive.ipynb #fcf70ea1
 class ArchiveReader:
     "An archive that is whole. Raises `ArchiveError` for anything else, before a byte of it was used."
-    def __init__(self, path:Path):
+    def __init__(self, path:Path, called:str=""): # how messages name it, if not by its path
+        self.called = called or str(path)
         try: self.tar = tarfile.open(path, "r:") # noqa: SIM115 (open as long as this)
-        except (OSError, tarfile.TarError) as e: raise ArchiveError(f"{path} is no archive of og export: {e}") from None
+        except (OSError, tarfile.TarError) as e: raise ArchiveError(f"{self.called} is no archive of og export: {e}") from None
         try:
             self.members = {member.name: member for member in self.tar.getmembers()}
             last = [*self.members][-1] if self.members else ""
-            if not last.startswith("manifest-"): raise ArchiveError(f"{path} is not whole: its manifest is missing")
+            if not last.startswith("manifest-"): raise ArchiveError(f"{self.called} is cut short, or no archive of og export")
             text = self.open(last).read()
-            if last != manifest_name(text): raise ArchiveError(f"{path} is damaged: {last}")
+            if last != manifest_name(text): raise ArchiveError(f"{self.called} is damaged: {last} has another checksum; copy it again")
             self.manifest = json.loads(text)
-            if self.manifest["format"] != FORMAT: raise ArchiveError(f"{path} has format {self.manifest['format']}, and this code reads {FORMAT}")
-            self.check(path, {name for name, member in self.members.items() if member.isfile()} - {last})
-        except (OSError, tarfile.TarError, ValueError, KeyError, TypeError) as e: raise ArchiveError(f"{path} is damaged: {e!r}") from None
+            if self.manifest["format"] != FORMAT: raise ArchiveError(f"{self.called} is of format {self.manifest['format']}, not {FORMAT}")
+            self.check({name for name, member in self.members.items() if member.isfile()} - {last})
+        except (OSError, tarfile.TarError, ValueError, KeyError, TypeError) as e:
+            raise ArchiveError(f"{self.called} is damaged or cut short, copy it again: {e}") from None
 
-    def check(self, path:Path, found:set[str])->None:
+    def check(self, found:set[str])->None:
         "Is it all there, and as it was?"
         files = self.manifest["files"]
-        if strange := found ^ files.keys(): raise ArchiveError(f"{path} is not whole, or somebody changed it: {min(strange)}")
+        if strange := found ^ files.keys(): raise ArchiveError(f"{self.called} is not whole, or somebody changed it: {min(strange)}")
         for name, checksum in files.items():
-            if {"..", "/"} & set(PurePosixPath(name).parts): raise ArchiveError(f"{path} would write outside its folder: {name}")
-            if file_digest(self.open(name), "sha256").hexdigest() != checksum: raise ArchiveError(f"{path} is damaged: {name}")
+            if {"..", "/"} & set(PurePosixPath(name).parts): raise ArchiveError(f"{self.called} would write outside its folder: {name}")
+            if file_digest(self.open(name), "sha256").hexdigest() == checksum: continue
+            raise ArchiveError(f"{self.called} is damaged: {name} has another checksum; copy it again")
 
     def open(self, name:str)->Any:
         "A member, to be read."
@@ -166,6 +169,7 @@ def export(
     say:Callable[[str], None]=lambda text: None, # told of each part of the work
 )->dict[str, Any]:               # The manifest
     "Write everything that an environment has gathered. Raises `StoreError`, `RegistryError`."
+    mlflow, name = client(config), config.mlflow.model
     archive, rows = ArchiveWriter(to), dict.fromkeys(tables, 0)
     for table in tables:
         for number, part in enumerate(table_parts(store, table)):
@@ -173,8 +177,7 @@ def export(
                 write(file.name, part)
                 archive.add(f"tables/{table}/{number:05}.parquet", Path(file.name))
             rows[table] += part.num_rows
-        say(f"{table:12} {rows[table]:>11,} rows")
-    mlflow, name = client(config), config.mlflow.model
+        if rows[table]: say(f"{table:12} {rows[table]:>11,} rows")
     with reached(config):
         found = [version_as_dict(mlflow, version) for version in reversed(versions(mlflow, config))]
         for version in found:
@@ -224,8 +227,8 @@ def import_table(archive:ArchiveReader, store:Store, table:str)->None:
 def import_run(archive:ArchiveReader, mlflow:"MlflowClient", place:str, run:dict[str, Any], folder:str, parent:str)->str: # The new run's id
     "Make a run anew, with its artifacts."
     from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
-    tags = run["tags"] | ({"mlflow.parentRunId": parent} if parent else {}) | {"imported_from": run["id"]}
-    made = mlflow.create_run(place, run["start"], run_name=run["name"]).info.run_id
+    tags = run["tags"] | ({"mlflow.parentRunId": parent} if parent else {})
+    made = mlflow.create_run(place, run["start"], {"imported_from": run["id"]}, run["name"]).info.run_id
     points = [Metric(name, *point) for name, history in run["metrics"].items() for point in history]
     mlflow.log_batch(made, params=[Param(name, value) for name, value in run["params"].items()], tags=[RunTag(*tag) for tag in tags.items()])
     for start in range(0, len(points), 1000): mlflow.log_batch(made, metrics=points[start:start + 1000])
@@ -243,6 +246,8 @@ def import_run(archive:ArchiveReader, mlflow:"MlflowClient", place:str, run:dict
 def import_version(archive:ArchiveReader, mlflow:"MlflowClient", config:Settings, place:str, version:dict[str, Any])->None:
     "Make a version anew, under its number: numbers before it that were deleted on the old host are used up. Raises `ArchiveError` if it is taken."
     number, name, first = version["version"], config.mlflow.model, ""
+    for run in version["runs"]: # an import that was killed may have left some
+        for left in mlflow.search_runs([place], f"tags.imported_from = '{run['id']}'"): mlflow.delete_run(left.info.run_id)
     for place_in_it, run in enumerate(version["runs"]):
         made = import_run(archive, mlflow, place, run, f"runs/{number}/{place_in_it}", first)
         first = first or made
@@ -270,20 +275,23 @@ def import_archive(
     tables:list[str], # that this project has
     path:Path,
     say:Callable[[str], None]=lambda text: None, # told of each part of the work
+    called:str="",    # how messages name the file
 )->list[str]:         # What is left to do by hand
     "Put an archive into an empty environment. Raises `ArchiveError` before anything was changed if it does not fit; `StoreError`, `RegistryError`."
-    archive, mlflow = ArchiveReader(path), client(config, make=True)
+    archive, mlflow = ArchiveReader(path, called), client(config, make=True)
     with reached(config):
         todo, new = missing_tables(archive, store, tables), missing_versions(archive, mlflow, config)
-        for table in todo:
-            import_table(archive, store, table)
-            say(f"{table:12} {archive.manifest['rows'][table]:>11,} rows")
+        if not todo and not new: say("all of it was here already")
         with suppress_existing(): mlflow.create_registered_model(config.mlflow.model)
         place = experiment(mlflow, config)
         for version in new:
             import_version(archive, mlflow, config, place, version)
             say(f"{config.mlflow.model} version {version['version']}")
+        for table in todo:
+            import_table(archive, store, table)
+            say(f"{table:12} {archive.manifest['rows'][table]:>11,} rows")
         for alias, number in archive.manifest["aliases"].items(): mlflow.set_registered_model_alias(config.mlflow.model, alias, str(number))
+        say(f"champion     version {archive.manifest['aliases'].get(CHAMPION, 'none')}")
     then, now = archive.manifest["keys"], key_references(config)
     left = [f"serve.keys has no key for {name}, which had one" for name in then["callers"] if name not in now["callers"]]
     if then["hash_key"] != now["hash_key"]: left.append("journal.hash_key is another one: hashes of personal fields will not match those of before")
@@ -291,13 +299,15 @@ def import_archive(
 
 # %% ../../nbs/49_archive.ipynb #fca27665
 def export_to(file:Path, config:Settings, schema:str, say:Callable[[str], None])->None: # `-`: standard output; text of `db/schema.sql`
-    "Write an archive: whole, or not at all. Raises as `export`."
+    "Write an archive: whole, or not at all. Raises as `export`, and `ArchiveError` for a folder that is not there."
+    if not file.parent.is_dir(): raise ArchiveError(f"there is no folder {file.parent}")
     store, tables = store_of(config, tables=schema), table_names(schema)
     if str(file) == "-": export(config, store, tables, sys.stdout.buffer, say)
     else:
         with replacing(file) as staging:
             staging.touch(0o600) # it has what callers sent
             with staging.open("wb") as to: export(config, store, tables, to, say)
+        say(f"wrote {file}, {file.stat().st_size / 1e6:,.1f} MB")
 
 # %% ../../nbs/49_archive.ipynb #b44cbc64
 def import_from(file:Path, config:Settings, schema:str, say:Callable[[str], None])->list[str]: # `-`: standard input; text of `db/schema.sql`
@@ -307,4 +317,4 @@ def import_from(file:Path, config:Settings, schema:str, say:Callable[[str], None
     with tempfile.NamedTemporaryFile() as local:
         shutil.copyfileobj(sys.stdin.buffer, local)
         local.flush()
-        return import_archive(config, store, tables, Path(local.name), say)
+        return import_archive(config, store, tables, Path(local.name), say, "standard input")

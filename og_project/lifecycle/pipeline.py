@@ -272,7 +272,7 @@ def run(
 def share_of(text:str)->tuple[int, int]: # `I/N`
     "Which share of how many. Raises `StageError`."
     found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]): raise StageError(f"{text!r} is not like 2/4: the second of four shares")
+    if not found or not 1 <= int(found[1]) <= int(found[2]): raise StageError(f"{text!r} is not like 2/4, the second of four shares")
     return int(found[1]), int(found[2])
 
 # %% ../../nbs/11_pipeline.ipynb #6e107c30
