@@ -48,9 +48,9 @@ def main() -> None:
         print(f"| `{target}` | {' | '.join(f'{statistics.median(times):.1f}' for times in took.values())} | {size:.0f} |")
     print("\n| layer of `serve` | size |\n|---|---|")
     for line in docker("history", "--no-trunc", "--format", "{{.Size}}\t{{.CreatedBy}}", "og-project-bench:serve").splitlines():
-        size, made_by = line.split("\t", 1)
-        if size != "0B":
-            print(f"| `{made_by.replace('|', ' ')[:90]}` | {size} |")
+        layer, made_by = line.split("\t", 1)
+        if layer != "0B":
+            print(f"| `{made_by.replace('|', ' ')[:90]}` | {layer} |")
     docker("rmi", *(f"og-project-bench:{target}" for target in TARGETS))
     shutil.rmtree(place)
 

@@ -49,11 +49,11 @@ def main(rounds: int) -> None:
 
     print("| import, processor s | with them | without them |\n|---|---|---|")
     for name, codes in IMPORTS.items():
-        print(row(f"`{name}`", [tuple(map(processor, codes)) for _ in range(rounds)]), flush=True)
+        print(row(f"`{name}`", [(processor(codes[0]), processor(codes[1])) for _ in range(rounds)]), flush=True)
     print("\n| command, s | new interpreter | fork |\n|---|---|---|")
     places = Path(sys.executable).parent, fork_server()
     for command in (("og", "history"), ("og", "dag", "--check")):
-        print(row(f"`{' '.join(command)}`", [tuple(seconds(place, *command) for place in places) for _ in range(rounds)]), flush=True)
+        print(row(f"`{' '.join(command)}`", [(seconds(places[0], *command), seconds(places[1], *command)) for _ in range(rounds)]), flush=True)
 
 
 if __name__ == "__main__":

@@ -53,9 +53,10 @@ def seconds_of(what) -> float:
 
 
 if __name__ == "__main__":
-    reference = read_reference(root() / "models/model")
+    reference = read_reference(root() / "models/model") or sys.exit("models/model has no reference: make pipeline")
     if sys.argv[1:2] == ["--make"]:  # in a process of its own, so that its memory is not counted
-        sys.exit(simulate(Path(sys.argv[2]), reference, int(sys.argv[3])))
+        simulate(Path(sys.argv[2]), reference, int(sys.argv[3]))
+        sys.exit()
     print(f"{'million rows':>14}{'drift, s':>12}{'read, s':>12}{'ratio':>8}{'peak MB':>10}")
     for millions in [float(arg) for arg in sys.argv[1:]] or [1, 10]:
         place = Path(tempfile.mkdtemp(prefix="og_bench_"))

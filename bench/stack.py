@@ -109,7 +109,8 @@ def main() -> None:
     for name, rounds in found.items():
         print(f"| {name} | {median(rounds)}")
 
-    watched, alone = [], []
+    watched: list[tuple[float, float, int]] = []
+    alone: list[tuple[float, float, int]] = []
     for number in range(ROUNDS):
         for paused in ((True, False), (False, True))[number % 2]:
             if paused:

@@ -29,7 +29,8 @@ def probabilities(without: list[str], **params) -> tuple[np.ndarray, np.ndarray]
 
     tables = {name: seen(part) for name, part in PARTS.items()}
     booster, _ = estimator.fit(tables["train"], tables["valid"], settings().model | params)
-    return tuple(booster.predict(np.stack([tables[p][name].to_numpy() for name in FEATURES], axis=1)) for p in ("valid", "test"))
+    matrix = lambda part: np.stack([tables[part][name].to_numpy() for name in FEATURES], axis=1)
+    return np.asarray(booster.predict(matrix("valid"))), np.asarray(booster.predict(matrix("test")))
 
 
 def logit(p: np.ndarray) -> np.ndarray:

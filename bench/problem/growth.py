@@ -8,9 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,7 +106,7 @@ def command_of(stage: str, folder: Path, times: int) -> list[str]:
     return [str(environment(Path("build/bench-features"))), str(Path(__file__).with_name("others.py")), stage, *map(str, tables)]
 
 
-STAGES = {"ingest": run_ingest, "features": run_features, "pandas rolling": partial(run_pandas, how="rolling"),
+STAGES: dict[str, Callable[[Path, int], int]] = {"ingest": run_ingest, "features": run_features, "pandas rolling": partial(run_pandas, how="rolling"),
           "pandas asof": partial(run_pandas, how="asof")}
 
 
@@ -120,7 +122,7 @@ def same(folder: Path, how: str) -> bool:
     return True
 
 
-def measured(stage: str, folder: Path, times: int) -> dict[str, float]:
+def measured(stage: str, folder: Path, times: int) -> dict[str, Any]:
     "Seconds and peak memory (MB) of a stage in a process of its own."
     done = subprocess.run(command_of(stage, folder, times), capture_output=True, text=True)
     if done.returncode:

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from machine import about, undisturbed
+from rows import real_records
 
 from og_project.config import root
 from og_project.data.contract import EXAMPLE, Record
@@ -102,6 +103,18 @@ end
 """
 
 
+def first(pattern: str, text: str) -> str:
+    "What the first group of a pattern found in a text."
+    found = re.search(pattern, text)
+    assert found, f"{pattern} is not in {text[-500:]}"
+    return found[1]
+
+
+def resident_kb(pid: int) -> int:
+    "Memory of a process, in kilobytes."
+    return int(first(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()))
+
+
 def wrk(url: str, body: bytes, seconds: int = SECONDS, keys: bool = False) -> tuple[float, float, float]:
     "Requests a second, p50 and p99 in milliseconds, as fast as 16 connections can ask; with `keys`, each under an `Idempotency-Key` of its own."
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +127,7 @@ def wrk(url: str, body: bytes, seconds: int = SECONDS, keys: bool = False) -> tu
         said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in said, said
     millis = lambda text: float(text[:-2]) if text.endswith("ms") else float(text[:-2]) / 1e3 if text.endswith("us") else float(text[:-1]) * 1e3
-    return (float(re.search(r"Requests/sec: *([\d.]+)", said)[1]), *(millis(re.search(rf"^\s+{p}%\s+(\S+)", said, re.M)[1]) for p in (50, 99)))
+    return float(first(r"Requests/sec: *([\d.]+)", said)), millis(first(r"(?m)^\s+50%\s+(\S+)", said)), millis(first(r"(?m)^\s+99%\s+(\S+)", said))
 
 
 def hey(url: str, body: bytes, rate: float, seconds: float) -> np.ndarray:
@@ -130,13 +143,13 @@ def hey(url: str, body: bytes, rate: float, seconds: float) -> np.ndarray:
     return np.array([[float(row["response-time"]), float(row["offset"]), float(row["status-code"])] for row in rows])
 
 
-ONE, HUNDRED = json.dumps(EXAMPLE).encode(), [EXAMPLE] * 100
-SPLIT = lambda n: json.dumps({"dataframe_split": {"columns": list(EXAMPLE), "data": [list(EXAMPLE.values())] * n}}).encode()
+ONE, HUNDRED = json.dumps(EXAMPLE).encode(), real_records(100)
+SPLIT = lambda rows: json.dumps({"dataframe_split": {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}}).encode()
 KINDS = {"string": "BYTES", "int64": "INT64", "double": "FP64"}
 
 
 def v2(n: int) -> bytes:
-    "The example as tensors."
+    "The example as tensors, which cannot say that a value is missing: MLServer's hundred are the same one, and easier to score."
     tensor = lambda kind: {"name": kind.name, "shape": [n, 1], "datatype": KINDS.get(str(kind.type), "BYTES"), "data": [EXAMPLE[kind.name]] * n}
     return json.dumps({"parameters": {"content_type": "pd"}, "inputs": [tensor(kind) for kind in RECORD()]}).encode()
 
@@ -168,7 +181,7 @@ def contenders() -> dict[str, tuple]:
                      ("/v2/models/delay/infer", v2(1)), ("/v2/models/delay/infer", v2(100))),
         "mlflow models serve": ([here / "mlflow", "models", "serve", "-m", "models:/og_project@champion", "--env-manager", "local", "-p", "8308"],
                                 ENV | {"PATH": f"{here}:{os.environ['PATH']}"}, "http://127.0.0.1:8308", "/ping",
-                                ("/invocations", SPLIT(1)), ("/invocations", SPLIT(100))),
+                                ("/invocations", SPLIT([EXAMPLE])), ("/invocations", SPLIT(HUNDRED))),
     }
 
 
@@ -184,7 +197,7 @@ def table(head: list[str], rows: list[list]) -> None:
     sys.stdout.flush()
 
 
-def side_by_side() -> dict[str, tuple]:
+def side_by_side() -> dict[str, dict[str, list[float]]]:
     "Everybody asked for one record and for a hundred, in turn."
     found: dict[str, dict[str, list]] = {}
     for turn in range(ROUNDS):
@@ -209,7 +222,7 @@ def side_by_side() -> dict[str, tuple]:
 def model_alone(middle: dict) -> None:
     "What the model could score if nothing else had to be done."
     model = load(root() / "models/model")
-    records = rows_table([Record(**EXAMPLE)] * 100)
+    records = rows_table([Record(**row) for row in HUNDRED])
     matrix = build_features(records, model.features)
     def rate(work, count=300):
         work()
@@ -302,7 +315,7 @@ def million() -> None:
             began = time.perf_counter()
             asked_all = pool.submit(httpx.post, ours[2] + "/predict", content=body.getvalue(), headers=headers, timeout=300)
             while not asked_all.done():
-                memory = max(memory, int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]))
+                memory = max(memory, resident_kb(process.pid))
                 time.sleep(0.1)
             assert pa.ipc.open_stream(asked_all.result().content).read_all().num_rows == len(records)
             outside.append(1e6 / (time.perf_counter() - began))
@@ -322,7 +335,7 @@ def start_and_size() -> None:
         with running(*ours[:4]) as (process, ready):
             seconds.append(ready)
             time.sleep(3)
-            memory.append(int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]) / 1024)
+            memory.append(resident_kb(process.pid) / 1024)
     size = sum(f.lstat().st_size for f in (PLACE / "environments/serve").rglob("*") if f.is_file() and not f.is_symlink()) / 2**20
     table(["start and size", ""],
           [["from process start to ready, s", statistics.median(seconds)], ["memory of one worker, MB", statistics.median(memory)],

@@ -7,19 +7,22 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import orjson
 import pyarrow as pa
+from rows import real_records
 
 from og_project.config import JournalSettings, root
-from og_project.data.contract import EXAMPLE, answer
+from og_project.data.contract import answer
 from og_project.features import build_features
 from og_project.model.estimator import load, rows_table, scores
 from og_project.serving.journal import Entry, Journal, batch_of, journal_schema, new_ids
 from og_project.serving.metrics import Distribution
 from og_project.serving.records import read_json
 from og_project.serving.scorer import Scored, answers_of
+from og_project.serving.slot import Served
 
 SIZES = (1, 16, 100, 1000)
 
@@ -37,7 +40,7 @@ def micros(work, seconds: float = 0.4) -> float:
 
 def steps(count: int, model, folder: Path) -> dict[str, float]:
     "Step -> microseconds for a batch of so many records."
-    body = json.dumps([EXAMPLE] * count).encode()
+    body = json.dumps(real_records(count)).encode()
     rows = read_json(body)
     table = rows_table(rows)
     matrix = build_features(table, model.features)
@@ -46,14 +49,15 @@ def steps(count: int, model, folder: Path) -> dict[str, float]:
     entry = Entry(new_ids(count), pa.repeat("0" * 32, count), "1", datetime.now(UTC), table, matrix, given)
     journals = {name: Journal(JournalSettings(folder=str(folder / name), durability=name, budget_mb=1e6)) for name in ("machine", "process")}
     distribution = Distribution(json.loads((root() / "models/model/reference.json").read_text()), "1")
-    scored = Scored(entry.ids, "1", given, matrix, None)
+    scored = Scored(cast(Served, None), table, matrix, score, given)  # who serves is not asked
     found = {
         "JSON to checked records": micros(lambda: read_json(body)), "records to columns": micros(lambda: rows_table(rows)),
         "features": micros(lambda: build_features(table, model.features)), "trees": micros(lambda: scores(model.estimator, matrix)),
         "ids": micros(lambda: new_ids(count)), "journal: columns to a batch": micros(lambda: batch_of(entry, schema)),
         "journal: written (process)": micros(lambda: journals["process"].write(entry)),
         "journal: on the disk (machine)": micros(lambda: journals["machine"].write(entry)),
-        "distributions": micros(lambda: distribution.add(matrix, score)), "answers to JSON": micros(lambda: orjson.dumps(answers_of(scored))),
+        "distributions": micros(lambda: distribution.add(matrix, score)),
+        "answers to JSON": micros(lambda: orjson.dumps(answers_of(scored, entry.ids))),
     }
     for journal in journals.values():
         journal.rotate()
