@@ -95,10 +95,16 @@ def running(command: list, env: dict[str, str], url: str, path: str = "/health/r
 
 SCRIPT = """wrk.method = "POST"
 for line in io.lines(os.getenv("BENCH_HEADERS")) do local k, v = line:match("(.-): (.*)"); wrk.headers[k] = v end
-local f = io.open(os.getenv("BENCH_BODY"), "rb"); wrk.body = f:read("*a"); f:close()
-if os.getenv("BENCH_KEYS") then
-  local n, begun = 0, os.getenv("BENCH_KEYS")
-  request = function() n = n + 1; wrk.headers["idempotency-key"] = begun .. "-" .. n; return wrk.format() end
+local bodies, made, n, begun = {}, {}, 0, os.getenv("BENCH_KEYS")
+for line in io.lines(os.getenv("BENCH_BODIES")) do bodies[#bodies + 1] = line end
+init = function(args)
+  for i, body in ipairs(bodies) do made[i] = wrk.format(nil, nil, nil, body) end
+end
+request = function()
+  n = n + 1
+  if not begun then return made[n % #made + 1] end
+  wrk.headers["idempotency-key"] = begun .. "-" .. n
+  return wrk.format(nil, nil, nil, bodies[n % #bodies + 1])
 end
 """
 
@@ -115,13 +121,13 @@ def resident_kb(pid: int) -> int:
     return int(first(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()))
 
 
-def wrk(url: str, body: bytes, seconds: int = SECONDS, keys: bool = False) -> tuple[float, float, float]:
-    "Requests a second, p50 and p99 in milliseconds, as fast as 16 connections can ask; with `keys`, each under an `Idempotency-Key` of its own."
+def wrk(url: str, bodies: list[bytes], seconds: int = SECONDS, keys: bool = False) -> tuple[float, float, float]:
+    "Requests a second, p50 and p99 (ms), as fast as 16 connections can send these bodies in turn; with `keys`, each under an `Idempotency-Key`."
     with tempfile.TemporaryDirectory() as folder:
         for name, text in (("script.lua", SCRIPT), ("headers", "\n".join(f"{k}: {v}" for k, v in HEADERS.items()))):
             Path(folder, name).write_text(text)
-        Path(folder, "body").write_bytes(body)
-        env = os.environ | {"BENCH_HEADERS": f"{folder}/headers", "BENCH_BODY": f"{folder}/body"}
+        Path(folder, "bodies").write_bytes(b"\n".join(bodies))
+        env = os.environ | {"BENCH_HEADERS": f"{folder}/headers", "BENCH_BODIES": f"{folder}/bodies"}
         env |= {"BENCH_KEYS": f"bench-{time.time_ns()}"} if keys else {}
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--timeout", "20", "--latency", "-s", f"{folder}/script.lua", url]
         said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
@@ -143,26 +149,30 @@ def hey(url: str, body: bytes, rate: float, seconds: float) -> np.ndarray:
     return np.array([[float(row["response-time"]), float(row["offset"]), float(row["status-code"])] for row in rows])
 
 
-ONE, HUNDRED = json.dumps(EXAMPLE).encode(), real_records(100)
-SPLIT = lambda rows: json.dumps({"dataframe_split": {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}}).encode()
+ONE, RECORDS = json.dumps(EXAMPLE).encode(), real_records(1000)
+HUNDREDS = [RECORDS[start::10] for start in range(10)]
+ONES = [[record] for record in RECORDS[:100]]
+as_bodies = lambda form, batches: [json.dumps(form(batch)).encode() for batch in batches]
+split = lambda rows: {"dataframe_split": {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}}
 KINDS = {"string": "BYTES", "int64": "INT64", "double": "FP64"}
 
 
-def v2(n: int) -> bytes:
-    "The example as tensors, which cannot say that a value is missing: MLServer's hundred are the same one, and easier to score."
-    tensor = lambda kind: {"name": kind.name, "shape": [n, 1], "datatype": KINDS.get(str(kind.type), "BYTES"), "data": [EXAMPLE[kind.name]] * n}
-    return json.dumps({"parameters": {"content_type": "pd"}, "inputs": [tensor(kind) for kind in RECORD()]}).encode()
+def v2(rows: list[dict]) -> dict:
+    "Records as tensors."
+    tensor = lambda kind: {"name": kind.name, "shape": [len(rows), 1], "datatype": KINDS.get(str(kind.type), "BYTES"),
+                           "data": [row[kind.name] for row in rows]}
+    return {"parameters": {"content_type": "pd"}, "inputs": [tensor(kind) for kind in RECORD()]}
 
 
 def contenders() -> dict[str, tuple]:
-    "Name -> command, environment, URL, path that says it is ready, (path, body) of one record, of a hundred."
+    "Name -> command, environment, URL, path that says it is ready, (path, bodies) of one record, of a hundred."
     serve = environment("serve", "-r", str(root() / "requirements-serve.txt"))
     PLACE.mkdir(parents=True, exist_ok=True)
     needed = ["click", "clickhouse-connect", "holidays", "lightgbm", "numpy", "pyarrow", "pydantic-settings", "pyyaml", "tenacity"]
     bento, mlserver = environment("bento", "bentoml", *needed), environment("mlserver", "mlserver", *needed)
     ours, here = site("ours"), Path(sys.executable).parent
     start = "from og_project.config import settings; from og_project.serving.api import serve; serve(settings())"
-    many = json.dumps(HUNDRED).encode()
+    one, many = as_bodies(lambda rows: rows[0], ONES), as_bodies(list, HUNDREDS)
     folder = PLACE / "mlserver"
     folder.mkdir(exist_ok=True)
     ports = {"http_port": 8305, "grpc_port": 8306, "metrics_port": 8307}
@@ -171,17 +181,17 @@ def contenders() -> dict[str, tuple]:
     uvicorn = lambda app, port: [serve / "uvicorn", app, "--port", port, "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
     return {
         "ours, everything on": ([serve / "python", "-c", start], ours | {"OG_SERVE__PORT": "8301"}, "http://127.0.0.1:8301", "/health/ready",
-                                ("/predict", ONE), ("/predict", many)),
-        "FastAPI, parses only": (uvicorn("parse_only:app", "8302"), ENV, "http://127.0.0.1:8302", "/docs", ("/predict", ONE), ("/predict", many)),
+                                ("/predict", one), ("/predict", many)),
+        "FastAPI, parses only": (uvicorn("parse_only:app", "8302"), ENV, "http://127.0.0.1:8302", "/docs", ("/predict", one), ("/predict", many)),
         "FastAPI + pydantic, nothing else": (uvicorn("plain_pydantic:app", "8303"), ENV, "http://127.0.0.1:8303", "/docs",
-                                             ("/predict", ONE), ("/many", many)),
+                                             ("/predict", one), ("/many", many)),
         "BentoML": ([bento / "bentoml", "serve", "bento:Delay", "--port", "8304"], ENV | {"PATH": f"{bento}:{os.environ['PATH']}"},
-                    "http://127.0.0.1:8304", "/livez", ("/predict", ONE), ("/many", json.dumps({"records": HUNDRED}).encode())),
+                    "http://127.0.0.1:8304", "/livez", ("/predict", one), ("/many", as_bodies(lambda rows: {"records": rows}, HUNDREDS))),
         "MLServer": ([mlserver / "mlserver", "start", str(folder)], ENV, "http://127.0.0.1:8305", "/v2/models/delay/ready",
-                     ("/v2/models/delay/infer", v2(1)), ("/v2/models/delay/infer", v2(100))),
+                     ("/v2/models/delay/infer", as_bodies(v2, ONES)), ("/v2/models/delay/infer", as_bodies(v2, HUNDREDS))),
         "mlflow models serve": ([here / "mlflow", "models", "serve", "-m", "models:/og_project@champion", "--env-manager", "local", "-p", "8308"],
                                 ENV | {"PATH": f"{here}:{os.environ['PATH']}"}, "http://127.0.0.1:8308", "/ping",
-                                ("/invocations", SPLIT([EXAMPLE])), ("/invocations", SPLIT(HUNDRED))),
+                                ("/invocations", as_bodies(split, ONES)), ("/invocations", as_bodies(split, HUNDREDS))),
     }
 
 
@@ -222,7 +232,7 @@ def side_by_side() -> dict[str, dict[str, list[float]]]:
 def model_alone(middle: dict) -> None:
     "What the model could score if nothing else had to be done."
     model = load(root() / "models/model")
-    records = rows_table([Record(**row) for row in HUNDRED])
+    records = rows_table([Record(**row) for row in HUNDREDS[0]])
     matrix = build_features(records, model.features)
     def rate(work, count=300):
         work()
@@ -261,8 +271,8 @@ def durability() -> None:
         command, _, url, *_ = contenders()["ours, everything on"]
         with running(command, site("ours", OG_JOURNAL__DURABILITY=guarantee) | {"OG_SERVE__PORT": "8301"}, url) as (process, _):
             time.sleep(8)
-            wrk(url + "/predict", ONE, 1)
-            runs = [undisturbed(process.pid, wrk, url + "/predict", ONE) for _ in range(ROUNDS)]
+            wrk(url + "/predict", [ONE], 1)
+            runs = [undisturbed(process.pid, wrk, url + "/predict", [ONE]) for _ in range(ROUNDS)]
             lone = [1e3 * np.percentile(hey(url + "/predict", ONE, 320, 3)[:, 0], (50, 99)) for _ in range(ROUNDS)]
         rows.append([guarantee, *(statistics.median(column) for column in zip(*runs, strict=True)), *np.median(lone, axis=0).tolist()])
     table(["journal.durability", "one record, requests/s", "p50 ms", "p99 ms", "at 320/s: p50 ms", "p99 ms"], rows)
@@ -274,10 +284,10 @@ def keys() -> None:
     runs: dict[str, list] = {"without": [], "with": []}
     with running([sys.executable, *command], env, url) as (process, _):  # whose store can be asked for a key
         time.sleep(8)
-        wrk(url + "/predict", ONE, 1)
+        wrk(url + "/predict", [ONE], 1)
         for _ in range(ROUNDS):
             for name, found in runs.items():
-                found.append(undisturbed(process.pid, wrk, url + "/predict", ONE, SECONDS, name == "with"))
+                found.append(undisturbed(process.pid, wrk, url + "/predict", [ONE], SECONDS, name == "with"))
     middle = {name: [statistics.median(column) for column in zip(*found, strict=True)] for name, found in runs.items()}
     table(["Idempotency-Key", "one record, requests/s", "p50 ms", "p99 ms", "of without"],
           [[name, *of, of[0] / middle["without"][0]] for name, of in middle.items()])
