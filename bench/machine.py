@@ -2,6 +2,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import resource
 import statistics
 import sys
@@ -83,6 +84,14 @@ def about(folder: Path) -> str:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
     return (f"{psutil.cpu_count()} cores ({model}), {memory:.0f} GiB, Linux {platform.release()}, fdatasync {flush_ms(folder):.2f} ms; "
             f"Python {platform.python_version()}, {versions}")
+
+
+def into_page(name: str, text: str) -> None:
+    "Put what was measured into docs/benchmarks.md, between the comments of a name, and show what stood there."
+    page = Path(__file__).parents[1] / "docs/benchmarks.md"
+    before, old, after = re.split(rf"(?s)(?<=<!-- {name} -->\n)(.*)(?=<!-- /{name} -->)", page.read_text())
+    print(f"\nbefore:\n{old}")
+    page.write_text(f"{before}{text}\n{after}")
 
 
 if __name__ == "__main__":

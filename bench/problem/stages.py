@@ -17,7 +17,7 @@ from pathlib import Path
 from growth import repeat, since
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from machine import MOST, about, watched
+from machine import MOST, about, into_page, watched
 
 from og_project.config import root
 
@@ -88,10 +88,7 @@ def main(all_times: list[int], rounds: int, write: bool) -> None:
     table = "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:], "", said])
     print(table)
     if write:
-        page = root() / "docs/benchmarks.md"
-        before, old, after = re.split(r"(?s)(?<=<!-- stages -->\n)(.*)(?=<!-- /stages -->)", page.read_text())
-        print(f"\nbefore:\n{old}")
-        page.write_text(f"{before}{table}\n{after}")
+        into_page("stages", table)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The prediction service beside others: all in one run, on one machine, medians of several rounds.
 
-usage: python bench/serving/run.py [ROUNDS [SECONDS]]    (apt-get install wrk hey; `make pipeline` before)
+usage: python bench/serving/run.py [ROUNDS [SECONDS]] [--write]    (apt-get install wrk hey; `make pipeline` before; `--write`: into
+docs/benchmarks.md)
 Each contender is one process with one worker, asked over 16 connections; they take turns within a round, and what was measured while somebody
 else used the machine is measured again. Ours has everything on: validation, keys, the journal as
 the disk confirms it, metrics, logs; it runs in the serving environment (requirements-serve.txt) and nothing else."""
@@ -19,6 +20,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import httpx
@@ -27,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from machine import about, undisturbed
+from machine import about, into_page, undisturbed
 from rows import real_records
 
 from og_project.config import root
@@ -36,7 +38,9 @@ from og_project.features import build_features
 from og_project.model.estimator import RECORD, load, predict, rows_table, scores
 from og_project.serving.guard import new_key
 
-ROUNDS, SECONDS = int((sys.argv + ["3"])[1]), int((sys.argv + ["3", "4"])[2])
+GIVEN = [word for word in sys.argv[1:] if word.isdigit()]
+ROUNDS, SECONDS = int((GIVEN + ["3"])[0]), int((GIVEN + ["3", "4"])[1])
+SAID: list[str] = []
 HERE, PLACE = Path(__file__).parent, root() / "build/bench"
 CONNECTIONS = 16
 KEY, LINE = new_key("bench", "predict", "metrics", "admin")
@@ -200,11 +204,15 @@ def shown(value) -> str:
     return f"{value:,.0f}" if isinstance(value, float) and value >= 100 else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
+def say(text: str) -> None:
+    "Show something, and keep it for the page."
+    SAID.append(text)
+    print(f"\n{text}", flush=True)
+
+
 def table(head: list[str], rows: list[list]) -> None:
-    print("\n| " + " | ".join(head) + " |\n|" + "---|" * len(head))
-    for row in rows:
-        print("| " + " | ".join(shown(value) for value in row) + " |")
-    sys.stdout.flush()
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(shown(value) for value in row)} |" for row in rows)]
+    say("\n".join(lines))
 
 
 def side_by_side() -> dict[str, dict[str, list[float]]]:
@@ -247,7 +255,7 @@ def model_alone(middle: dict) -> None:
              "features and trees": rate(lambda: predict(model, records))}
     ours = middle["ours, everything on"]["hundred"][0]
     table(["100 records in the process", "a second", "the service reaches"], [[name, value, ours / value] for name, value in alone.items()])
-    print(f"one record: features {1e6 / rate(lambda: build_features(records.slice(0, 1), model.features)):.0f} µs, "
+    say(f"One record: features {1e6 / rate(lambda: build_features(records.slice(0, 1), model.features)):.0f} µs, "
           f"trees {1e6 / rate(lambda: scores(model.estimator, matrix[:1])):.0f} µs")
 
 
@@ -391,7 +399,6 @@ if __name__ == "__main__":
     for tool in ("wrk", "hey"):
         assert shutil.which(tool), f"{tool} is missing: apt-get install {tool}"
     contenders()
-    print(about(PLACE), flush=True)
     middle = side_by_side()
     model_alone(middle)
     half_rate(middle)
@@ -400,3 +407,6 @@ if __name__ == "__main__":
     million()
     start_and_size()
     swap()
+    say(f"{date.today()}, {ROUNDS} rounds of {SECONDS} s; {about(PLACE)}")
+    if "--write" in sys.argv:
+        into_page("serving", "\n\n".join(SAID))
