@@ -87,7 +87,7 @@ def old(real, empty, tmp_path_factory) -> Path:
         mlflow.create_registered_model("og_project")
         for number in (1, 2, 3):
             folder = model_folder(real, tmp_path_factory.mktemp("models") / str(number), seed=number)
-            with registry.recording(mlflow, place, f"run {number}", {"note": "ä"}) as run:
+            with registry.recording(mlflow, place, f"run {number}", {"note": "ä", "imported_from": "one host before"}) as run:
                 points = [Metric("loss", 1 / step, 1000 + step, step) for step in range(1, 1500)]
                 mlflow.log_batch(run, params=[Param("seed", str(number))], metrics=points[:1000])
                 mlflow.log_batch(run, metrics=points[1000:])
@@ -123,6 +123,8 @@ def test_another_host_has_all_of_it(old, engines, tmp_path, monkeypatch, request
     tables, versions = json.loads((old.parent / "was.json").read_text())
     assert contents(store) == tables
     assert json.loads(json.dumps(known(config), default=str)) == versions and [v["version"] for v in versions] == [3, 1]
+    first = registry.client(config).get_run(registry.versions(registry.client(config), config)[-1].run_id)
+    assert first.data.tags["imported_from"] not in ("one host before", first.info.run_id), "it names the run of the host that was exported"
     assert [change.kind for change in ledger.history(config)[0]] == ["promote", "promote", "rollback"] and ledger.history(config)[1] is None
     assert ledger.promote(config, "3", "here").from_version == "1"
     mlflow, last = registry.client(config), registry.versions(registry.client(config), config)[0]

@@ -28,7 +28,7 @@ if TYPE_CHECKING: # it takes seconds to import
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..config import ProjectError, Settings
+from ..config import ProjectError, Settings, secret
 from .registry import CHAMPION, client, commit, experiment, reached, suppress_existing, versions
 from ..store import Store, append, explained, query, reading, replacing, store_of, write
 
@@ -156,8 +156,8 @@ def add_artifacts(mlflow:"MlflowClient", archive:ArchiveWriter, version:dict[str
 # %% ../../nbs/49_archive.ipynb #ce7f2e04
 def key_references(config:Settings)->dict[str, Any]:
     "What has to be given to the next host by hand: a checksum of the key for personal fields, and the names of the callers that have a key."
-    secret = config.journal.hash_key.get_secret_value() if config.journal.hash_key else ""
-    return {"hash_key": sha256(secret.encode()).hexdigest()[:12] if secret else "",
+    key = secret(config.journal.hash_key)
+    return {"hash_key": sha256(key.encode()).hexdigest()[:12] if key else "",
             "callers": sorted(re.findall(r"(?:^|[;\n])\s*([\w.-]+) ", config.serve.keys.get_secret_value()))}
 
 # %% ../../nbs/49_archive.ipynb #f61f07ec
@@ -227,8 +227,9 @@ def import_table(archive:ArchiveReader, store:Store, table:str)->None:
 def import_run(archive:ArchiveReader, mlflow:"MlflowClient", place:str, run:dict[str, Any], folder:str, parent:str)->str: # The new run's id
     "Make a run anew, with its artifacts."
     from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
-    tags = run["tags"] | ({"mlflow.parentRunId": parent} if parent else {})
-    made = mlflow.create_run(place, run["start"], {"imported_from": run["id"]}, run["name"]).info.run_id
+    about = {"imported_from": run["id"]} # from the start, so that one that is cut off is found again
+    tags = run["tags"] | ({"mlflow.parentRunId": parent} if parent else {}) | about
+    made = mlflow.create_run(place, run["start"], about, run["name"]).info.run_id
     points = [Metric(name, *point) for name, history in run["metrics"].items() for point in history]
     mlflow.log_batch(made, params=[Param(name, value) for name, value in run["params"].items()], tags=[RunTag(*tag) for tag in tags.items()])
     for start in range(0, len(points), 1000): mlflow.log_batch(made, metrics=points[start:start + 1000])
