@@ -57,6 +57,13 @@ def test_it_is_a_repository_with_what_it_began_as(made, problem):
     assert (made[problem] / "setup.sh").stat().st_mode & 0o111 and (made[problem] / ".ci/run").stat().st_mode & 0o111
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", OTHERS)
+def test_no_page_of_it_links_to_what_was_left_out(made, tmp_path, problem):
+    done = subprocess.run([sys.executable, made[problem] / "docs/site.py", tmp_path / "site"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_the_same_name_and_problem_make_the_same_files(tmp_path, problem):
     for name in ("a", "b"):
