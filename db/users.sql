@@ -5,6 +5,7 @@ CREATE USER IF NOT EXISTS service IDENTIFIED WITH sha256_hash BY '{SERVICE_PASSW
 ALTER USER service IDENTIFIED WITH sha256_hash BY '{SERVICE_PASSWORD}';
 GRANT SELECT ON * TO service;
 GRANT SELECT ON system.parts TO service;
+GRANT SELECT ON system.clusters TO service;
 GRANT INSERT ON predictions TO service;
 GRANT INSERT ON feedback TO service;
 
@@ -12,6 +13,7 @@ CREATE USER IF NOT EXISTS pipeline IDENTIFIED WITH sha256_hash BY '{PIPELINE_PAS
 ALTER USER pipeline IDENTIFIED WITH sha256_hash BY '{PIPELINE_PASSWORD}';
 GRANT SELECT ON * TO pipeline;
 GRANT SELECT ON system.parts TO pipeline;
+GRANT SELECT ON system.clusters TO pipeline;
 GRANT INSERT ON promotions TO pipeline;
 
 CREATE USER IF NOT EXISTS monitor IDENTIFIED WITH sha256_hash BY '{MONITOR_PASSWORD}';

@@ -72,8 +72,7 @@ def parsed(value:str)->Any:
 # %% ../nbs/50_cli.ipynb #6022eac5
 @og.command()
 @click.argument("stage")
-@click.option("-p", "--param", nargs=2, multiple=True, metavar="NAME VALUE",
-              help="A parameter for this run, instead of the one in env.yaml.")
+@click.option("-p", "--param", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter for this run, instead of the one in env.yaml.")
 @click.option("--block", metavar="I/N",
               help="Build only every N-th block, beginning with the I-th, and leave them in store.cache: the share of one of N machines.")
 @plain_errors
@@ -93,8 +92,7 @@ def run(stage:str, param:tuple[tuple[str, str], ...], block:str|None)->None:
 @og.command()
 @click.argument("rank", type=click.IntRange(1))
 @click.option("-w", "--workers", required=True, help="The addresses of all, as the stage has them: one:12400,two:12400")
-@click.option("-p", "--param", nargs=2, multiple=True, metavar="NAME VALUE",
-              help="A parameter for this run, as the stage has it, instead of the one in env.yaml.")
+@click.option("-p", "--param", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter, as the stage has it, not the one in env.yaml.")
 @plain_errors
 def worker(rank:int, workers:str, param:tuple[tuple[str, str], ...])->None:
     """Train on this machine as number RANK of several (the first one, 0, is where `og run train -p workers ...` runs).
@@ -190,8 +188,7 @@ def register(promote_first:bool, as_json:bool)->None:
         if now: click.echo(f"version {now.version} is of another contract and cannot serve: {version.version} takes its place", err=as_json)
         ledger.promote(config, version.version, "the first", force=now is not None)
         now = registry.champion(config)
-    metrics = json.loads(registry.only("metrics").read_text())
-    lines = [f"\nQuality on the test part\n{registry.quality_table(metrics)}\n",
+    lines = [f"\nQuality on the test part\n{registry.quality_table(json.loads(registry.only('metrics').read_text()))}\n",
              f"reports     {', '.join(str(p.relative_to(root())) for p in registry.products('nb').values())}",
              f"model       {registry.only('model').relative_to(root())}, registered as {version.name} version {version.version}{known}",
              f"champion    {f'version {now.version}' if now else f'none yet: og promote {version.version}'}"]
@@ -292,16 +289,19 @@ def key(name:str, scopes:tuple[str, ...])->None:
 # %% ../nbs/50_cli.ipynb #42afdf7d
 @og.command()
 @click.option("--users", is_flag=True, help="Also the users of db/users.sql, with the passwords that the environment has.")
+@click.option("--cluster", is_flag=True, help="First move what a single server held into the cluster that store.cluster names.")
 @plain_errors
-def tables(users:bool)->None:
+def tables(users:bool, cluster:bool)->None:
     """Make the tables of db/schema.sql in the environment's store, add columns that predictions lack, and set how long they are kept.
 
     A ClickHouse server needs it once, and again after the contract or journal.retention_days changed. The embedded store needs nothing."""
+    from og_project.cluster import move_rows, on_all_hosts
     from og_project.serving.journal import adapt
     from og_project.store import create, store_of
-    config = settings()
-    store = store_of(config)
-    create(store, generated()[root()/"db/schema.sql"])
+    config, schema = settings(), generated()[root()/"db/schema.sql"]
+    store = on_all_hosts(store_of(config))
+    for table, rows in (move_rows(store, schema) if cluster else {}).items(): click.echo(f"{table:12} {rows:>9,} rows moved")
+    create(store, schema)
     adapt(store, config.journal.retention_days)
     if users and not store.folder: create(store, hashed((root()/"db/users.sql").read_text()))
     click.echo(f"tables {'and users ' if users else ''}are there: {store.place}")

@@ -78,6 +78,7 @@ class StoreSettings(Section):
     url: str = "chdb://data"
     password: SecretStr | None = None # only from OG_STORE__PASSWORD
     timeout: float = 30               # seconds for one query
+    cluster: str = ""                 # of those servers, by its name in their `remote_servers`: tables are replicated and spread over its shards
     cache: str = ""                   # where machines share blocks of a stage: a folder, or `s3://BUCKET/FOLDER`; empty for nowhere
 
 # %% ../nbs/00_config.ipynb #6f1d0acf

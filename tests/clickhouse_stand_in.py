@@ -2,6 +2,8 @@
 
 It speaks to clickhouse-connect's real HTTP client. It lacks external data and system.query_log. Where it is given a USER, that is the one who may do
 all; others are made by CREATE USER ... IDENTIFIED WITH sha256_hash, and may select where anything was granted to select, and insert where that was granted, and nothing else.
+With CONFIG, a file of the server's configuration, it knows the clusters that stand there. Distributed tables are the engine's own, and run where a shard
+is this host; nobody replicates, and nobody tells other hosts: "ON CLUSTER" is taken off, ReplicatedMergeTree becomes MergeTree.
 usage: python clickhouse_stand_in.py PATH PORT [USER PASSWORD]"""
 import base64, gzip, hashlib, json, os, re, sys, tempfile, threading, zlib
 from email.parser import BytesParser
@@ -16,7 +18,9 @@ TRANSPORT = {"database", "query", "session_id", "session_timeout", "session_chec
              "http_headers_progress_interval_ms", "enable_http_compression", "default_format", "cancel_http_readonly_queries_on_client_close"}
 INSERT = re.compile(rb"^\s*(INSERT\s+INTO\s+(?:[^'\"`;]|`[^`]*`|\"[^\"]*\")*?)\s+FORMAT\s+(\w+)(?:[ \t]*\r?\n|\s|$)", re.I)
 FMT = re.compile(rb"\bFORMAT\s+(\w+)\s*;?\s*$", re.I)
-ROOT = chdb.connect(PATH)                       # keeps the engine alive
+CONFIG = os.environ.get("CONFIG")
+TARGET = f"file:{PATH}?config-file={CONFIG}" if CONFIG else PATH
+ROOT = chdb.connect(TARGET)                       # keeps the engine alive
 USERS_FILE = os.path.join(PATH, "users.json")
 USERS = json.load(open(USERS_FILE)) if AUTH and os.path.exists(USERS_FILE) else {} # name -> {"hash": ..., "insert": [table]}
 DATABASE = os.environ.get("CLICKHOUSE_DB")
@@ -41,6 +45,13 @@ def may(user, sql):
     text = " ".join(sql[:2000].decode("utf-8", "replace").split())
     if m := re.match(r"INSERT INTO (?:TABLE )?[`\"]?(?:\w+[`\"]?\.[`\"]?)?(\w+)", text, re.I): return m[1] in USERS[user]["insert"]
     return bool(USERS[user]["select"] and re.match(r"(SELECT|WITH|DESCRIBE|DESC|SHOW|EXPLAIN|EXISTS)\b", text, re.I))
+
+def alone(sql):
+    "A statement for all hosts of a cluster as one for this host."
+    sql = re.sub(rb" ON CLUSTER \w+", b"", sql)
+    sql = re.sub(rb"ReplicatedMergeTree\('[^']*', '[^']*'\)", b"MergeTree", sql)
+    sql = re.sub(rb", replicated_deduplication_window_seconds = \d+", b"", sql)
+    return re.sub(rb"\breplicated_deduplication_window", b"non_replicated_deduplication_window", sql)
 
 def decode(body, enc):
     if enc in ("gzip", "x-gzip"): return gzip.decompress(body)
@@ -86,6 +97,7 @@ class H(BaseHTTPRequestHandler):
         sql = p.get("query", "").encode() + (b"\n" + raw if p.get("query") and raw else raw)
         if AUTH and user != AUTH[0] and not may(user, sql):
             return self.reply(500, f"Code: 497. DB::Exception: {user}: Not enough privileges. (ACCESS_DENIED)".encode(), [("X-ClickHouse-Exception-Code", "497")])
+        if CONFIG and re.match(rb"\s*(CREATE|ALTER|DROP|RENAME|GRANT)\b", sql, re.I): sql = alone(sql)
         try:
             res, fmt = (None, None) if AUTH and user == AUTH[0] and access(sql) else self.run(sql, p)
             h = [("X-ClickHouse-Timezone", os.environ.get("TZ", "UTC")), ("X-ClickHouse-Query-Id", p.get("query_id", ""))]
@@ -102,7 +114,7 @@ class H(BaseHTTPRequestHandler):
     def run(self, sql, p):
         sid = p.get("session_id")
         with slock:
-            conn, lock = sessions.setdefault(sid, (chdb.connect(PATH), threading.Lock())) if sid else (chdb.connect(PATH), threading.Lock())
+            conn, lock = sessions.setdefault(sid, (chdb.connect(TARGET), threading.Lock())) if sid else (chdb.connect(TARGET), threading.Lock())
         tmp = None
         try:
             with lock:

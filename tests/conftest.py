@@ -24,7 +24,7 @@ for _name in ("connect", "read", "write", "pool"):
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _name, 300.0)
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
-HEAVY = {"real", "site", "running", "registry", "clickhouse", "browser", "project", "cleaned", "small", "lab", "parts", "good"}  # fixtures
+HEAVY = {"real", "site", "running", "registry", "clickhouse", "cluster", "browser", "project", "cleaned", "small", "lab", "parts", "good"}  # fixtures
 
 
 def pytest_collection_modifyitems(items) -> None:
@@ -106,6 +106,15 @@ def records(real) -> list[dict]:
 def clickhouse(tmp_path) -> Iterator[Server]:
     "A running server; its password is `hunter2`."
     server = Server(tmp_path / "clickhouse", free_port())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def cluster(tmp_path) -> Iterator[Server]:
+    "A running server that is the only shard of the cluster `main`; its password is `hunter2`."
+    server = Server(tmp_path / "cluster", free_port(), shards=(("127.0.0.1",),))
     server.start()
     yield server
     server.stop()

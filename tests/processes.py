@@ -97,12 +97,12 @@ def wait_until(true: Callable[[], bool], process: subprocess.Popen | Forked | No
     raise TimeoutError(f"not within {seconds} s")
 
 
-def wait_for(port: int, process: subprocess.Popen, seconds: float = 60) -> None:
+def wait_for(port: int, process: subprocess.Popen, host: str = "127.0.0.1", seconds: float = 60) -> None:
     "Wait until a server listens."
     for _ in range(int(seconds / 0.1)):
         assert process.poll() is None, f"the server ended with {process.returncode}"
         with socket.socket() as s:
-            if s.connect_ex(("127.0.0.1", port)) == 0:
+            if s.connect_ex((host, port)) == 0:
                 return
         time.sleep(0.1)
     raise TimeoutError(f"nobody listens on {port} after {seconds} s")

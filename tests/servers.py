@@ -75,19 +75,31 @@ class Registry:
         MlflowClient(self.url).set_registered_model_alias("og_project", "champion", version)
 
 
+def write_clusters(path: Path, shards: tuple[tuple[str, ...], ...]) -> Path:
+    "A server's configuration with the cluster `main`. A host that is this machine's counts as that server, so it is asked within its own process."
+    replica = "<replica><host>{}</host><port>9000</port></replica>".format
+    stands = "".join(f"<shard><internal_replication>true</internal_replication>{''.join(map(replica, hosts))}</shard>" for hosts in shards)
+    path.write_text(f"<clickhouse><tcp_port>9000</tcp_port><remote_servers><main>{stands}</main></remote_servers></clickhouse>")
+    return path
+
+
 @dataclass
 class Server:
     "A ClickHouse engine behind ClickHouse's own HTTP interface."
 
     folder: Path
     port: int
+    host: str = "127.0.0.1"
+    shards: tuple[tuple[str, ...], ...] = ()  # of the cluster `main`, each with its hosts; none: there is no cluster
     process: subprocess.Popen | None = None
-    url = property(lambda self: f"http://og@127.0.0.1:{self.port}/default")
+    url = property(lambda self: f"http://og@{self.host}:{self.port}/default")
 
     def start(self) -> None:
         script = Path(__file__).parent / "clickhouse_stand_in.py"
-        self.process = subprocess.Popen([sys.executable, script, self.folder, str(self.port), "og", "hunter2"])
-        wait_for(self.port, self.process)
+        config = write_clusters(self.folder.with_name(f"{self.folder.name}.xml"), self.shards) if self.shards else ""
+        env = os.environ | {"BIND": self.host, "CONFIG": str(config)}
+        self.process = subprocess.Popen([sys.executable, script, self.folder, str(self.port), "og", "hunter2"], env=env)
+        wait_for(self.port, self.process, self.host)
 
     def stop(self) -> None:
         if self.process:

@@ -9,9 +9,10 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from og_project.config import root
+from og_project.cluster import on_all_hosts
+from og_project.config import Settings, StoreSettings, root
 from og_project.data.contract import EXAMPLE
-from og_project.store import RETRY, StoreError, append, connect, create, query
+from og_project.store import RETRY, StoreError, append, connect, connect_cluster, create, query
 
 SCHEMA = """
 -- a table of both engines
@@ -21,10 +22,13 @@ SETTINGS non_replicated_deduplication_window = 100;
 TREES = pa.table({"kind": ["oak", "ash"], "rings": [3, 5], "height": [1.5, None]})
 
 
-@pytest.fixture(params=["embedded", "server"])
+@pytest.fixture(params=["embedded", "server", "cluster"])
 def store(request, tmp_path):
     if request.param == "embedded":
         return connect(f"chdb://{tmp_path / 'data'}")
+    if request.param == "cluster":
+        url = request.getfixturevalue("cluster").url
+        return on_all_hosts(connect_cluster(Settings(store=StoreSettings(url=url, password="hunter2", cluster="main"))))  # pragma: allowlist secret
     return connect(request.getfixturevalue("clickhouse").url, "hunter2")
 
 

@@ -29,8 +29,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config import ProjectError, Settings, secret
+from ..files import reading, replacing
 from .registry import CHAMPION, client, commit, experiment, reached, suppress_existing, versions
-from ..store import Store, append, explained, query, reading, replacing, store_of, write
+from ..store import Store, append, explained, query, store_of, write
 
 # %% ../../nbs/49_archive.ipynb #fd285caa
 def table_names(schema:str)->list[str]: # Text of `db/schema.sql`

@@ -29,12 +29,13 @@ import pyarrow.compute as pc
 from ..config import GateSettings, ProjectError, Settings, root
 from ..data.contract import CLASSES, TARGET, TASK, TIME, Record
 from ..features import past
+from ..files import replacing
 from .ledger import stops
 from .registry import CHALLENGER, RegistryError, aliased, champion, client, data_hash, fetch, only, reached, versioned
 from ..model.estimator import Model, ModelError, check_golden, load, predict, score_columns, scores
 from ..model.evaluate import METRICS, score
 from ..model.train import bucket_of_key
-from ..store import Store, connect, parquet, properties, query, replacing
+from ..store import Store, connect, parquet, properties, query
 
 # %% ../../nbs/14_gate.ipynb #c6e4db37
 @dataclass(frozen=True)

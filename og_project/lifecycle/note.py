@@ -21,11 +21,12 @@ import pyarrow.parquet as pq
 from ..config import ProjectError, Settings, root
 from ..data.contract import CLASSES, TASK, Answer, Record
 from ..features import FEATURES, build_features
+from ..files import replacing
 from .gate import DECIDING, EMPTY_SLICES, fresh, slices_of, unseen
 from .registry import only
 from ..model.estimator import Model, contributions, load, score_columns
 from ..model.evaluate import METRICS, score
-from ..store import connect, parquet, replacing
+from ..store import connect, parquet
 
 # %% ../../nbs/46_note.ipynb #f67d0364
 def leans_on(model:Model, matrix:np.ndarray, most:int=8)->list[tuple[str, float]]: # (n, len(FEATURES)) -> feature, share

@@ -21,8 +21,8 @@ from typing import Any
 import yaml
 
 from ..config import ProjectError, root, without
+from ..files import replacing
 from .notebooks import KERNEL, check_parameters, notebook_code, read_notebook, run_cells
-from ..store import replacing
 
 # %% ../../nbs/11_pipeline.ipynb #2aa30cb1
 def read_env(path:Path|None=None)->dict[str, Any]: # `None`: the project's `env.yaml`

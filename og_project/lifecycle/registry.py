@@ -32,9 +32,10 @@ if TYPE_CHECKING: # it takes seconds to import, which whoever only imports this 
 
 from ..config import ProjectError, Settings, anchored, root
 from ..data.contract import EXAMPLE, Answer, Record
+from ..files import replacing
 from .pipeline import read_env, read_stages, resolve
 from ..model.estimator import ModelError, verify
-from ..store import properties, replacing
+from ..store import properties
 
 # %% ../../nbs/12_registry.ipynb #af325689
 CHAMPION, CHALLENGER = "champion", "challenger" # what serves; what was registered last and wants to

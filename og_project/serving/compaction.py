@@ -17,7 +17,8 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..store import MERGE, MERGED, complete, holding, replacing, sync, write
+from ..files import MERGE, MERGED, complete, holding, replacing, sync
+from ..store import write
 
 # %% ../../nbs/21_compaction.ipynb #4419ed15
 SMALL = 2**20 # bytes of a file that is worth merging

@@ -31,7 +31,8 @@ from ..lifecycle.monitor import outcome_type
 from ..model.estimator import RECORD, demo_scores, rows_table
 
 # %% ../../nbs/22_journal.ipynb #6c8326de
-from ..store import ARROW, Store, arrow_schema, columns, ddl, explained, statements, sync
+from ..files import sync
+from ..store import ARROW, Store, arrow_schema, columns, ddl, explained, statements
 
 # %% ../../nbs/22_journal.ipynb #520ad9f0
 def new_ids(count:int)->pa.StringArray: # (count,) "0192f3c4-..."

@@ -24,9 +24,10 @@ from zlib import crc32
 import pyarrow as pa
 
 from ..config import Settings
+from ..files import holding, replacing
 from .compaction import compact
 from .journal import DRAFT, HEAD, TAIL, Journal, born, depth, payloads, read_segment
-from ..store import Store, StoreError, append, holding, replacing, store_of
+from ..store import Store, StoreError, append, store_of
 
 # %% ../../nbs/23_shipper.ipynb #19ff7c40
 log = logging.getLogger("og.shipper")

@@ -24,6 +24,7 @@ import pyarrow as pa
 from ..config import ProjectError, Settings, root
 from ..data.contract import EXAMPLE, Record, answer
 from ..features import as_of, build_features, ready, refresh
+from ..files import replacing
 from og_project.model.estimator import (
     Model,
     ModelError,
@@ -39,7 +40,7 @@ from og_project.model.estimator import (
 )
 from .journal import Entry, batch_of, journal_schema, new_ids
 from .metrics import Distribution
-from ..store import replacing, store_of
+from ..store import store_of
 
 # %% ../../nbs/31_slot.ipynb #d302b1c3
 log = logging.getLogger("og.slot")
