@@ -32,7 +32,7 @@ def create_statements(found:re.Match, cluster:str, database:str)->list[str]: # o
 # %% ../nbs/08_cluster.ipynb #d65cacbe
 ALTER = re.compile(r"ALTER TABLE (\w+) (ADD COLUMN|ADD INDEX|MODIFY TTL) (.*)", re.S)
 USER = re.compile(r"(CREATE USER IF NOT EXISTS|ALTER USER) (\w+) (.*)", re.S)
-GRANT = re.compile(r"GRANT (\w+) ON (\S+) TO (\w+)")
+GRANT = re.compile(r"GRANT ([\w, ]+) ON (\S+) TO (\w+)")
 
 def on_cluster(statement:str, cluster:str, database:str)->list[str]:
     "What one server is told, as it is told to all hosts of a cluster. Raises `StoreError` for anything else than tables, their columns, and users."
@@ -55,7 +55,7 @@ def engines(client:Any)->dict[str, str]:
 # %% ../nbs/08_cluster.ipynb #d49ea704
 class AllHosts(ClusterClient):
     "A client of a cluster that tells all hosts what would be told one."
-    def command(self, statement:str)->None:
+    def command(self, statement:str)->Any:
         "Make or change tables and users everywhere. Raises `StoreError`, also if this host has the table as a single server has it."
         created = CREATE.match(statement)
         if created and engines(self.client).get(created[1], "Distributed") != "Distributed":

@@ -1,7 +1,8 @@
 """A stand-in for a ClickHouse server, for tests only: ClickHouse's HTTP interface in front of one embedded chDB engine.
 
 It speaks to clickhouse-connect's real HTTP client. It lacks external data and system.query_log. Where it is given a USER, that is the one who may do
-all; others are made by CREATE USER ... IDENTIFIED WITH sha256_hash, and may select where anything was granted to select, and insert where that was granted, and nothing else.
+all; others are made by CREATE USER ... IDENTIFIED WITH sha256_hash, and may select where anything was granted to select, insert where
+that was granted, make temporary tables where that was, and nothing else.
 With CONFIG, a file of the server's configuration, it knows the clusters that stand there. Distributed tables are the engine's own, and run where a shard
 is this host; nobody replicates, and nobody tells other hosts: "ON CLUSTER" is taken off, ReplicatedMergeTree becomes MergeTree.
 usage: python clickhouse_stand_in.py PATH PORT [USER PASSWORD]"""
@@ -36,6 +37,7 @@ def access(sql):
     elif m := re.match(r"GRANT (SELECT|INSERT) ON ([\w.*]+) TO (\w+)", text, re.I):
         granted = USERS[m[3]][m[1].lower()]
         if m[2] not in granted: granted.append(m[2])
+    elif m := re.match(r"GRANT CREATE TEMPORARY TABLE\b.* TO (\w+)", text, re.I): USERS[m[1]]["temporary"] = True
     else: return False
     with open(USERS_FILE, "w") as file: json.dump(USERS, file)
     return True
@@ -44,6 +46,7 @@ def may(user, sql):
     "Whether a user who is not the first may run this."
     text = " ".join(sql[:2000].decode("utf-8", "replace").split())
     if m := re.match(r"INSERT INTO (?:TABLE )?[`\"]?(?:\w+[`\"]?\.[`\"]?)?(\w+)", text, re.I): return m[1] in USERS[user]["insert"]
+    if re.match(r"CREATE TEMPORARY TABLE\b", text, re.I): return USERS[user].get("temporary", False)
     return bool(USERS[user]["select"] and re.match(r"(SELECT|WITH|DESCRIBE|DESC|SHOW|EXPLAIN|EXISTS)\b", text, re.I))
 
 def alone(sql):

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['HOUR', 'SOURCE', 'EVENT_TABLES', 'ARROW', 'DAMAGE', 'WEATHER', 'arrow_types', 'schema', 'SourceError', 'find_file',
-           'opened', 'check_header', 'read_csv', 'package_folder', 'read_files', 'months', 'read_store', 'reader',
-           'demo_reader', 'keep', 'fill', 'takes_nulls', 'load', 'records_sql', 'checked_sql', 'quarter_conditions',
-           'check', 'summary', 'demo_ingest']
+           'opened', 'check_header', 'read_csv', 'package_folder', 'read_files', 'months', 'snapped', 'snapshot',
+           'read_store', 'reader', 'demo_reader', 'keep', 'fill', 'takes_nulls', 'load', 'records_sql', 'checked_sql',
+           'quarter_conditions', 'check', 'ingest', 'summary', 'demo_ingest']
 
 # %% ../../nbs/03_ingest.ipynb #71d1607d
 import importlib.util
@@ -165,15 +165,37 @@ def months(
         cuts.append(min(at, until))
     return list(zip(cuts, cuts[1:], strict=False))
 
+# %% ../../nbs/03_ingest.ipynb #5a4588d9
+def snapped(table:str)->str:
+    "The name of a table of a snapshot."
+    return f"run_{table}"
+
+# %% ../../nbs/03_ingest.ipynb #251c6143
+def snapshot(
+    store:Store,    # of this run alone
+    since:datetime, # The window
+    until:datetime,
+)->Store:           # The same
+    "Keep the window of a server's tables as it is now, and the dictionaries, in temporary tables of a session. Raises `StoreError`."
+    for name, value in {"session_id": uuid4().hex, "session_timeout": "3600"}.items(): store.client.set_client_setting(name, value)
+    window = f"time_hour >= '{since:%Y-%m-%d %H:%M:%S}' AND time_hour < '{until:%Y-%m-%d %H:%M:%S}'"
+    for table, columns in SOURCE.items():
+        grows = table in EVENT_TABLES
+        order, where = ("time_hour", f"WHERE {window} OR time_hour IS NULL") if grows else ("tuple()", "")
+        sql = (f"CREATE TEMPORARY TABLE {snapped(table)} ENGINE = MergeTree ORDER BY {order} SETTINGS allow_nullable_key = 1 "
+               f"AS SELECT {', '.join(columns)} FROM {table} {where}")
+        with explained(store.place, sql): store.client.command(sql)
+    return store
+
 # %% ../../nbs/03_ingest.ipynb #f1aac866
 def read_store(
-    store:Store,
+    store:Store,    # from `snapshot`
     since:datetime,
     until:datetime,
 )->Callable[[str], Iterator[pa.Table]]:
-    "A reader of a server's tables: gives the blocks of a table by its name, within the window where it has a time."
+    "A reader of a snapshot: gives the blocks of a table by its name."
     def read(table:str)->Iterator[pa.Table]:
-        select = f"SELECT {', '.join(SOURCE[table])} FROM {table}"
+        select = f"SELECT {', '.join(SOURCE[table])} FROM {snapped(table)}"
         window = "WHERE time_hour >= {since:DateTime64(0, 'UTC')} AND time_hour < {until:DateTime64(0, 'UTC')}"
         types = pa.schema(arrow_types(SOURCE[table]))
         if table not in EVENT_TABLES: return iter([query(store, f"{select} ORDER BY ALL").cast(types)])
@@ -190,7 +212,7 @@ def reader(
 )->Callable[[str], Iterator[pa.Table]]:
     "The reader of this environment's raw data."
     if config.source == "store":
-        return read_store(store_of(config), since, until)
+        return read_store(snapshot(store_of(config), since, until), since, until)
     folder = package_folder() if config.source == "package" else (root()/config.source).resolve()
     made = (root()/"data").resolve()
     if folder.is_relative_to(made) or made.is_relative_to(folder):
@@ -261,7 +283,7 @@ def records_sql(
                ifNull(minute < 0 OR minute > 59, 0) AS odd_minute, ifNull(time_hour != toStartOfHour(time_hour), 0) AS odd_hour,
                tuple(flights.*) AS tie
         FROM (SELECT * FROM {flights} WHERE {where}) AS flights
-        ANY LEFT JOIN (SELECT * FROM {weather} WHERE {where}) AS weather
+        ANY LEFT JOIN (SELECT * FROM {weather} WHERE {where} ORDER BY ALL LIMIT 1 BY origin, time_hour) AS weather
         ON flights.origin = weather.origin AND flights.time_hour = weather.time_hour"""
 
 # %% ../../nbs/03_ingest.ipynb #1f53afde
@@ -314,6 +336,23 @@ def check(
     if counts["read"] != there: raise SourceError(f"{there:,} rows are there and {counts['read']:,} were read: nothing was changed")
     return counts
 
+# %% ../../nbs/03_ingest.ipynb #af26fe06
+def ingest(
+    config:Settings|None, # `None`: the demo sample
+    made:dict[str, Path], # to write: `raw` and `external`, folders; `records` and `rejected`, files
+    since:datetime,       # The window
+    until:datetime,
+)->tuple[dict[str, int], dict[str, int]]: # Rows of each table; as `check`
+    "Keep the source as it was read, and hold every flight against the contract, where the data are. Raises `StoreError`, `SourceError`."
+    if config and config.source == "store":
+        store = snapshot(store_of(config), since, until)
+        read, place = read_store(store, since, until), snapped
+    else:
+        store, read = connect(), reader(config, since, until) if config else demo_reader()
+        place = lambda table: parquet(made["raw"]/f"{table}.parquet")
+    rows = keep(read, made["raw"], made["external"])
+    return rows, check(store, place("flights"), place("weather"), made, since, until)
+
 # %% ../../nbs/03_ingest.ipynb #c23e6b84
 def summary(store:Store, rejected:Path)->pa.Table: # `reason`, `rows`
     "How many rows each reason rejected; a row with two reasons counts twice."
@@ -324,7 +363,5 @@ def summary(store:Store, rejected:Path)->pa.Table: # `reason`, `rows`
 def demo_ingest()->dict[str, Path]: # Name -> path of each product of this stage
     "The products of this stage for the demo sample, in a temporary folder."
     staging = drafts(None, "raw external records rejected")
-    keep(demo_reader(), staging["raw"], staging["external"])
-    flights, weather = (parquet(staging["raw"]/f"{table}.parquet") for table in EVENT_TABLES)
-    check(connect(), flights, weather, staging, moment("2013-01-01"), moment("2014-01-01"))
+    ingest(None, staging, moment("2013-01-01"), moment("2014-01-01"))
     return publish(staging)

@@ -1,14 +1,18 @@
 "A broken source is one clear error or a counted rejection, and earlier products stay as they were."
 import shutil
 import zipfile
+from hashlib import file_digest
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from og_project.cluster import on_all_hosts
 from og_project.config import settings
 from og_project.data import ingest
 from og_project.data.contract import moment
-from og_project.store import connect, drafts, parquet, publish, query
+from og_project.store import StoreError, append, connect, create, drafts, parquet, publish, query, store_of
 
 SINCE, UNTIL = moment("2013-01-01"), moment("2014-01-01")
 
@@ -171,8 +175,6 @@ def test_a_quoted_line_break_at_the_edge_of_a_block_is_read(source, product):
 
 def test_what_has_no_value_has_none_on_a_server_either(clickhouse, source, product, tmp_path, monkeypatch):
     "ClickHouse would write 1970, 0 and an empty text in its place."
-    from og_project.store import create
-
     for field in ("time_hour", "flight", "carrier"):
         (source / "flights.csv").write_text("\n".join(changed(source, **{field: "NA"})) + "\n")
     monkeypatch.setenv("OG_STORE__URL", clickhouse.url)
@@ -189,8 +191,6 @@ def test_what_has_no_value_has_none_on_a_server_either(clickhouse, source, produ
 
 
 def test_an_interrupted_load_is_said_again(clickhouse, source, monkeypatch):
-    from og_project.store import create
-
     monkeypatch.setenv("OG_STORE__URL", clickhouse.url)
     monkeypatch.setenv("OG_STORE__PASSWORD", "hunter2")
     server = connect(clickhouse.url, "hunter2")
@@ -212,27 +212,88 @@ def test_the_real_year_is_read_whole(real):
     assert set(rejected["tailnum"].to_pylist()) == {"D942DN"}
 
 
-def test_a_server_gives_the_same_records_as_the_files(clickhouse, tmp_path, product, monkeypatch):
-    # given a server with the raw tables of the demo sample
-    server = connect(clickhouse.url, "hunter2")
-    from og_project.store import append, create
+SPRING = moment("2013-03-01"), moment("2013-05-01")
 
-    create(server, ingest.schema())
+
+def in_april(block: pa.Table) -> pa.Table:
+    return block.filter(pc.equal(pc.month(block["time_hour"]), 4))
+
+
+@pytest.fixture(params=["clickhouse", "cluster"])
+def filled(request, monkeypatch):
+    "A server with the demo sample, in which a flight and an hour's weather stand twice, a flight is wrong, and one has no time; the settings."
+    server = request.getfixturevalue(request.param)
+    named = "main" if request.param == "cluster" else ""
+    for name, value in {"URL": server.url, "PASSWORD": "hunter2", "CLUSTER": named}.items():  # pragma: allowlist secret
+        monkeypatch.setenv(f"OG_STORE__{name}", value)
+    store = on_all_hosts(store_of(settings("test")))
+    create(store, ingest.schema())
     for table in ingest.SOURCE:
         for block in ingest.demo_reader()(table):
-            append(server, table, block)
-    # when the test environment reads them
+            append(store, table, block)
+            if table == "flights":
+                row = in_april(block).slice(0, 1)
+                wrong = row.set_column(row.schema.get_field_index("carrier"), row.schema.field("carrier"), [["XX"]])
+                timeless = row.set_column(0, row.schema.field(0), pa.array([None], row.schema.field(0).type))
+                for more in (row, wrong, timeless):
+                    append(store, table, more)
+            if table == "weather":
+                for degrees in (1.0, 2.0):
+                    append(store, table, block.set_column(2, block.schema.field(2), pa.repeat(degrees, len(block))))
+    return settings("test")
+
+
+def digests(product) -> dict[str, str]:
+    files = [path for place in product.values() for path in [*place.glob("*"), place] if path.is_file()]
+    return {path.name: file_digest(path.open("rb"), "sha256").hexdigest() for path in files}
+
+
+def test_a_server_makes_the_same_products_as_the_embedded_engine(filled, tmp_path, product):
+    "To the byte; and what others see on the server is what was there before."
+    made = {name: tmp_path / "server" / name for name in product}
+    [(tmp_path / folder).mkdir() for folder in ("server", "made")]
+    before = query(store_of(filled), "SHOW TABLES").to_pylist()
+    rows, counts = ingest.ingest(filled, made, *SPRING)
+    assert counts["read"] == rows["flights"] > 1000
+    reasons = pq.read_table(made["rejected"])["reasons"].to_pylist()
+    assert {reason[:9] for reason in reasons} == {"duplicate", "carrier: ", "sched_dep"}, reasons
+    kept = ingest.keep(lambda table: iter([pq.read_table(made["external" if table not in ingest.EVENT_TABLES else "raw"] / f"{table}.parquet")]),
+                       product["raw"], product["external"])
+    flights, weather = (parquet(product["raw"] / f"{table}.parquet") for table in ingest.EVENT_TABLES)
+    assert kept == rows and ingest.check(connect(), flights, weather, product, *SPRING) == counts
+    for name in ("records", "rejected"):
+        assert made[name].read_bytes() == product[name].read_bytes(), name
+    assert query(store_of(filled), "SHOW TABLES").to_pylist() == before
+    again = {name: tmp_path / "again" / name for name in product}
+    (tmp_path / "again").mkdir()
+    ingest.ingest(filled, again, *SPRING)
+    assert digests(again) == digests(made) and len(digests(made)) == 7
+
+
+def test_rows_that_come_in_while_a_run_reads_are_not_seen(filled, tmp_path, product, monkeypatch):
+    (tmp_path / "made").mkdir()
+    honest = ingest.keep
+
+    def keep(read, *places):
+        found = honest(read, *places)
+        block = next(ingest.demo_reader()("flights"))
+        append(store_of(filled), "flights", in_april(block))
+        return found
+
+    monkeypatch.setattr(ingest, "keep", keep)
+    rows, counts = ingest.ingest(filled, product, *SPRING)
+    assert rows["flights"] == counts["read"]
+
+
+def test_a_run_that_fails_leaves_nothing_on_the_server(clickhouse, monkeypatch):
     monkeypatch.setenv("OG_STORE__URL", clickhouse.url)
     monkeypatch.setenv("OG_STORE__PASSWORD", "hunter2")
-    read = ingest.reader(settings("test"), moment("2013-03-01"), moment("2013-05-01"))
-    raw, external = tmp_path / "raw", tmp_path / "external"
-    rows = ingest.keep(read, raw, external)
-    # then they are the window of the same records
-    flights, weather = (parquet(raw / f"{table}.parquet") for table in ingest.EVENT_TABLES)
-    spring = moment("2013-03-01"), moment("2013-05-01")
-    counts = ingest.check(connect(), flights, weather, {name: tmp_path / name for name in ("records", "rejected")}, *spring)
-    assert counts["read"] == counts["accepted"] == rows["flights"] > 1000
-    whole = ingest.demo_ingest()
-    window = "sched_dep >= toDateTime('2013-03-01 05:00:00', 'UTC') AND sched_dep < toDateTime('2013-05-01 04:00:00', 'UTC')"
-    expected = query(connect(), f"SELECT * FROM {parquet(whole['records'])} WHERE {window} ORDER BY ALL")
-    assert query(connect(), f"SELECT * FROM {parquet(tmp_path / 'records')} ORDER BY ALL").equals(expected)
+    create(connect(clickhouse.url, "hunter2"), ingest.schema())
+    store = ingest.snapshot(store_of(settings("test")), *SPRING)
+    assert query(store, "SELECT count() AS n FROM run_flights")["n"][0].as_py() == 0
+    clickhouse.stop()
+    clickhouse.start()
+    with pytest.raises(StoreError, match="run_flights"):  # not the table of all, without a word
+        query(store, "SELECT count() FROM run_flights")
+    other = connect(clickhouse.url, "hunter2")
+    assert query(other, "SHOW TABLES")["name"].to_pylist() == sorted(ingest.SOURCE)
