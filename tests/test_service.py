@@ -295,6 +295,8 @@ def test_nothing_on_disk_and_no_registry_is_live_but_not_ready(site):
     (site.folder / "models/versions/champion.json").unlink()
     site.start(ready=False)
     assert httpx.get(site.url + "/health/ready").status_code == 503
+    wait_until(lambda: any("/health/ready" in line["message"] for line in site.lines()))
+    assert not [line for line in site.lines() if line["log.level"] == "error" and "/health" in line["message"]], "not ready is no error"
     refused = httpx.post(site.url + "/predict", json=EXAMPLE)
     assert refused.status_code == 503 and refused.headers["retry-after"] and "promote" in refused.text
     assert httpx.get(site.url + "/").status_code == 200 and httpx.get(site.url + "/ping").status_code == 404

@@ -2,8 +2,9 @@
 as its users call it, with its time and the peak memory of its largest process.
 
 The year is repeated into the past (bench/problem/growth.py). The rounds of training are fixed: copies of a row never stop it early.
-A measurement during which others used the machine is marked with a star.
-usage: python bench/problem/stages.py [--rounds N] [--write] [TIMES ...]   (`--write`: into docs/benchmarks.md; the table before is shown)"""
+A measurement during which others used the machine is marked with a star. The test part is that of env.yaml (two months), whatever the rows;
+`--test-months N` makes it longer, to see how judging grows.
+usage: python bench/problem/stages.py [--rounds N] [--test-months N] [--write] [TIMES ...]   (`--write`: into docs/benchmarks.md)"""
 import json
 import os
 import re
@@ -32,7 +33,7 @@ COMMANDS = {"ingest": "run ingest", "features": "run features", "train": "run tr
 SHOWN = [name for name in COMMANDS if "again" not in name]
 
 
-def project(folder: Path, times: int, rounds: int) -> dict[str, str]:
+def project(folder: Path, times: int, rounds: int, test_months: int | None) -> dict[str, str]:
     "A copy of the project's notebooks and settings beside raw files of so many years; gives the environment of its commands."
     listed = subprocess.run(["git", "ls-files", "nbs", "og_project", "config", "db", "*.yaml", "*.ini", "*.toml", "requirements*.txt"], cwd=root(),
                             capture_output=True, text=True, check=True)
@@ -41,7 +42,8 @@ def project(folder: Path, times: int, rounds: int) -> dict[str, str]:
         (folder / name).write_bytes((root() / name).read_bytes())
     env = folder / "env.yaml"
     text = re.sub(r"(?m)^since: \S+", f'since: "{since(times):%Y-%m-%d}"', env.read_text())
-    env.write_text(re.sub(r"(?m)^until: \S+", f'until: "{LAST}"', text))
+    text = re.sub(r"(?m)^until: \S+", f'until: "{LAST}"', text)
+    env.write_text(re.sub(r"(?m)^test_months: \d+", f"test_months: {test_months}", text) if test_months else text)
     fix_rounds(folder, rounds)
     repeat(folder / "raw", times)
     return os.environ | {"OG_ROOT": str(folder), "PYTHONPATH": str(folder), "OG_SOURCE": "raw"}
@@ -68,20 +70,20 @@ def shown(found: dict[str, float]) -> str:
     return f"{found['seconds']:,.0f} s, {found['memory']:,.0f} MB{'*' * (found['others'] > MOST)}"
 
 
-def main(all_times: list[int], rounds: int, write: bool) -> None:
-    rows = [["flights", *SHOWN]]
+def main(all_times: list[int], rounds: int, test_months: int | None, write: bool) -> None:
+    rows = [["flights", "of them to test on", *SHOWN]]
     print(f"seconds / MB     {'  '.join(SHOWN)}")
     for times in all_times:
         with tempfile.TemporaryDirectory(dir="build") as place:
             folder = Path(place).resolve()
-            env, found = project(folder, times, rounds), {}
+            env, found = project(folder, times, rounds, test_months), {}
             for name, command in COMMANDS.items():
                 fix_rounds(folder, 10 if "again" in name else rounds)  # the second model is there to be compared
                 found[name] = measured(command, folder, env)
                 print(f"  {name:16} {found[name]['seconds']:8.1f} s {found[name]['memory']:8.0f} MB", file=sys.stderr, flush=True)
             flights = json.loads((folder / "models/model/encoder.json").read_text())["windows"]
             count = sum(rows for *_, rows in flights.values())
-            rows.append([f"{count:,}", *(shown(found[name]) for name in SHOWN)])
+            rows.append([f"{count:,}", f"{flights['test'][-1]:,}", *(shown(found[name]) for name in SHOWN)])
             print(" | ".join(rows[-1]), flush=True)
     lines = [f"| {' | '.join(row)} |" for row in rows]
     said = f"{time.strftime('%Y-%m-%d')}, {rounds} rounds; {about(root() / 'build')}"
@@ -93,5 +95,6 @@ def main(all_times: list[int], rounds: int, write: bool) -> None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    rounds = int(given.pop(given.index("--rounds") + 1)) if "--rounds" in given else 100
-    main([int(word) for word in given if word.isdigit()] or [1, 10, 30, 100], rounds, "--write" in given)
+    number = lambda name: int(given.pop(given.index(name) + 1)) if name in given else None  # noqa: E731
+    rounds, test_months = number("--rounds") or 100, number("--test-months")
+    main([int(word) for word in given if word.isdigit()] or [1, 10, 30, 100], rounds, test_months, "--write" in given)

@@ -183,8 +183,9 @@ class AccessLog:
         if status < 400 and path.startswith(PROBES): return
         if not self.lines: asyncio.get_running_loop().call_soon(self.flush)
         if self.text: return self.lines.append(short_line(request_id, method, path, status, seconds, more))
+        failed = status >= 500 and not path.startswith(PROBES) # a service that is not ready yet says so, and is no error
         self.lines.append(orjson.dumps({
-            "@timestamp": datetime.now(UTC), "log.level": "error" if status >= 500 else "info", "message": f"{method} {path} {status}",
+            "@timestamp": datetime.now(UTC), "log.level": "error" if failed else "info", "message": f"{method} {path} {status}",
             "ecs.version": "1.6.0", "service.name": self.service, "log.logger": "og.access", "http.request.id": request_id,
             "http.request.method": method, "url.path": path, "http.response.status_code": status, "event.duration": int(seconds * 1e9),
             "client.ip": client, "user.name": key, **more}))
