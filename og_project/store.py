@@ -260,7 +260,7 @@ class ClusterClient:
         raise StoreError(f"store.cluster: not told to one host alone: {one_line(statement, 80)!r}; `og tables` tells all, `og load` fills one server")
 
 # %% ../nbs/01_store.ipynb #54c035b7
-READING = {"distributed_product_mode": "global", "load_balancing": "in_order", "distributed_foreground_insert": "1"}
+READING = {"distributed_product_mode": "global", "load_balancing": "in_order", "prefer_localhost_replica": "0"}
 
 def connect_cluster(config:Settings)->Store:
     "The environment's cluster. Raises `StoreError`."

@@ -24,6 +24,7 @@ TARGET = f"file:{PATH}?config-file={CONFIG}" if CONFIG else PATH
 ROOT = chdb.connect(TARGET)                       # keeps the engine alive
 USERS_FILE = os.path.join(PATH, "users.json")
 USERS = json.load(open(USERS_FILE)) if AUTH and os.path.exists(USERS_FILE) else {} # name -> {"hash": ..., "insert": [table]}
+if CONFIG: TRANSPORT.add("prefer_localhost_replica") # it has no other way to a shard than this process
 DATABASE = os.environ.get("CLICKHOUSE_DB")
 if DATABASE: ROOT.query(f"CREATE DATABASE IF NOT EXISTS {DATABASE}", "TabSeparated")
 sessions, slock = {}, threading.Lock()
