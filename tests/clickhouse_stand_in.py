@@ -38,6 +38,8 @@ def access(sql):
     elif m := re.match(r"GRANT (SELECT|INSERT) ON ([\w.*]+) TO (\w+)", text, re.I):
         granted = USERS[m[3]][m[1].lower()]
         if m[2] not in granted: granted.append(m[2])
+    elif m := re.match(r"REVOKE (SELECT|INSERT) ON ([\w.*]+) FROM (\w+)", text, re.I):
+        USERS[m[3]][m[1].lower()] = [one for one in USERS[m[3]][m[1].lower()] if one != m[2]]
     elif m := re.match(r"GRANT CREATE TEMPORARY TABLE\b.* TO (\w+)", text, re.I): USERS[m[1]]["temporary"] = True
     else: return False
     with open(USERS_FILE, "w") as file: json.dump(USERS, file)
@@ -52,7 +54,7 @@ def may(user, sql):
 
 def alone(sql):
     "A statement for all hosts of a cluster as one for this host."
-    sql = re.sub(rb" ON CLUSTER \w+", b"", sql)
+    sql = re.sub(rb" ON CLUSTER '[\w-]+'", b"", sql)
     sql = re.sub(rb"ReplicatedMergeTree\('[^']*', '[^']*'\)", b"MergeTree", sql)
     sql = re.sub(rb", replicated_deduplication_window_seconds = \d+", b"", sql)
     return re.sub(rb"\breplicated_deduplication_window", b"non_replicated_deduplication_window", sql)
@@ -101,7 +103,7 @@ class H(BaseHTTPRequestHandler):
         sql = p.get("query", "").encode() + (b"\n" + raw if p.get("query") and raw else raw)
         if AUTH and user != AUTH[0] and not may(user, sql):
             return self.reply(500, f"Code: 497. DB::Exception: {user}: Not enough privileges. (ACCESS_DENIED)".encode(), [("X-ClickHouse-Exception-Code", "497")])
-        if CONFIG and re.match(rb"\s*(CREATE|ALTER|DROP|RENAME|GRANT)\b", sql, re.I): sql = alone(sql)
+        if CONFIG and re.match(rb"\s*(CREATE|ALTER|DROP|RENAME|GRANT|REVOKE)\b", sql, re.I): sql = alone(sql)
         try:
             res, fmt = (None, None) if AUTH and user == AUTH[0] and access(sql) else self.run(sql, p)
             h = [("X-ClickHouse-Timezone", os.environ.get("TZ", "UTC")), ("X-ClickHouse-Query-Id", p.get("query_id", ""))]

@@ -3,6 +3,7 @@ its HTTP interface, two hosts that take batches. What is not: replication, `ON C
 import json
 import re
 from dataclasses import dataclass, field
+from zlib import crc32
 
 import chdb
 import httpx
@@ -17,7 +18,8 @@ from og_project.cli import generated, og
 from og_project.config import root, settings
 from og_project.data.contract import EXAMPLE
 from og_project.lifecycle.monitor import outcome_type, outcomes_sql
-from og_project.serving.journal import adapt, batch_of, demo_entry, demo_outcomes, feedback_schema, journal_schema
+from og_project.serving.journal import HEAD, adapt, batch_of, demo_entry, demo_outcomes, feedback_schema, journal_schema
+from og_project.serving.shipper import ship
 from og_project.store import Store, StoreError, append, connect, create, query, statements, store_of
 
 SCHEMA = generated()[root() / "db/schema.sql"]
@@ -35,6 +37,19 @@ def predictions(first: int, rows: int) -> pa.Table:
     made = pa.Table.from_batches([batch_of(demo_entry(rows), journal_schema())])
     place = made.schema.get_field_index("prediction_id")
     return made.set_column(place, made.schema.field(place), pa.array([f"id-{first}-{i}" for i in range(rows)]))
+
+
+def segment(rows: pa.Table) -> bytes:
+    "What the journal's file of these rows holds."
+    batch = rows.combine_chunks().to_batches()[0]
+    frames = batch.schema.serialize().to_pybytes(), batch.serialize().to_pybytes()
+    return b"".join(HEAD.pack(len(frame), crc32(frame)) + frame for frame in frames)
+
+
+def alone_in(store: Store) -> Store:
+    "This host of a cluster as if it were all of them: the stand-in tells no others."
+    client = getattr(store.client, "client", store.client)
+    return Store(on_hosts.AllHosts(client, "main", lambda host: client), store.place)
 
 
 def count(store: Store, table: str = "predictions") -> int:
@@ -69,7 +84,7 @@ def all_statements() -> list[str]:
 
 def test_the_engine_knows_every_statement_for_all_hosts(two_shards):
     said = [told for sql in all_statements() for told in on_hosts.on_cluster(sql, "main", "default")]
-    assert len(said) > len(all_statements()) and all("ON CLUSTER main" in sql for sql in said)
+    assert len(said) > len(all_statements()) and all("ON CLUSTER 'main'" in sql for sql in said)
     for sql in said:
         assert two_shards.query(f"EXPLAIN AST {sql}").bytes(), sql
 
@@ -78,7 +93,7 @@ def test_what_two_shards_are_asked_is_planned(two_shards):
     "Both sides of the join of predictions and outcomes are read from the shards."
     for table, sql in zip(TABLES, statements(SCHEMA), strict=True):
         two_shards.query(sql.replace(f"EXISTS {table} ", f"EXISTS {table}_local "))  # replicas need a Keeper
-        two_shards.query(on_hosts.on_cluster(sql, "main", "default")[1].replace(" ON CLUSTER main", ""))
+        two_shards.query(on_hosts.on_cluster(sql, "main", "default")[1].replace(" ON CLUSTER 'main'", ""))
     asked = {"since": "2026-01-01 00:00:00", "until": "2026-02-01 00:00:00", "version": "1"}
     sql = outcomes_sql(pa.types.is_string(outcome_type()[1]))
     plan = two_shards.query(f"EXPLAIN {sql} SETTINGS distributed_product_mode = 'global'", "TabSeparated", params=asked).bytes().decode()
@@ -95,19 +110,26 @@ def test_a_batch_is_in_one_shard_and_there_once(tmp_path, monkeypatch):
         store = opened(monkeypatch, servers[0].url)
         own = [connect(server.url, "hunter2") for server in servers]
         for host in own:  # each for itself: the stand-in does not tell others
-            create(Store(on_hosts.AllHosts(host.client, "main", None), host.place), SCHEMA)
+            create(alone_in(host), SCHEMA)
         for token in range(10):
             for _ in range(2):
                 append(store, "predictions", predictions(token, 3), token=f"segment-{token}")
         held = [count(host, "predictions_local") for host in own]
         assert sum(held) == 30 and all(held), held
         servers[1].stop()
-        for token in range(10):
-            try:
-                append(store, "predictions", predictions(token, 3), token=f"segment-{token}")
-            except StoreError as error:
-                assert f"host='127.0.0.2', port={port}" in str(error)
-        assert count(own[0], "predictions_local") == held[0], "a batch goes to its own shard, or nowhere"
+        journal, new = tmp_path / "journal", 20
+        journal.mkdir()
+        for token in range(10, 10 + new):
+            (journal / f"segment-{token}.journal").write_bytes(segment(predictions(token, 3)))
+        with pytest.raises(StoreError, match="127.0.0.2"):
+            ship(journal, store)
+        left = len(list(journal.iterdir()))
+        assert 3 < left < new, "one shard that is away holds up what goes to the other"
+        assert count(own[0], "predictions_local") == held[0] + 3 * (new - left), "a batch goes to its own shard, or nowhere"
+        servers[1].start()
+        store.client.away.clear()  # half a minute later
+        assert ship(journal, store) == 3 * left and not list(journal.iterdir())
+        assert sum(count(host, "predictions_local") for host in own) == 30 + 3 * new
     finally:
         [server.stop() for server in servers]
 
@@ -118,7 +140,9 @@ def test_another_replica_takes_a_batch_when_the_first_one_is_away(tmp_path, monk
     server.start()
     try:
         store = opened(monkeypatch, server.url)
-        create(store, SCHEMA)
+        with pytest.raises(StoreError, match="127.0.0.3"):
+            create(store, SCHEMA)  # all hosts have to be there
+        create(alone_in(store), SCHEMA)
         for _ in range(2):
             append(store, "predictions", predictions(0, 3), token="a")
         assert count(store, "predictions_local") == 3
@@ -145,11 +169,22 @@ def contents(store: Store) -> dict[str, list[str]]:
     return {table: sorted(json.dumps(row, default=str, sort_keys=True) for row in found) for table, found in rows.items()}
 
 
+def test_the_engine_knows_every_statement_of_a_move(cluster, two_shards, monkeypatch):
+    filled(cluster)
+    store, said = opened(monkeypatch, cluster.url), []
+    say = store.client.client.command
+    monkeypatch.setattr(store.client.client, "command", lambda sql: said.append(sql) or say(sql))
+    on_hosts.move_rows(store, SCHEMA)
+    assert {sql.split()[0] for sql in said} == {"CREATE", "ALTER", "DROP", "RENAME", "INSERT"}
+    for sql in said:
+        assert two_shards.query(f"EXPLAIN AST {sql}").bytes(), sql
+
+
 def test_a_single_servers_rows_move_into_its_cluster(cluster, monkeypatch):
     before = filled(cluster)
     store = opened(monkeypatch, cluster.url)
     refused = CliRunner().invoke(og, ["tables"])
-    assert refused.exit_code and f"{TABLES[0]} is a table of one server: `og tables --cluster` moves its rows" in refused.output
+    assert refused.exit_code and f"has {TABLES[0]} as a single server has it: `og tables --cluster` moves its rows" in refused.output
     assert contents(store) == before
     moved = CliRunner().invoke(og, ["tables", "--cluster"])
     assert moved.exit_code == 0 and re.search(r"predictions +12 rows moved", moved.output), moved.output
@@ -158,8 +193,9 @@ def test_a_single_servers_rows_move_into_its_cluster(cluster, monkeypatch):
     append(store, "predictions", predictions(9, 1), token="new")
     for _ in range(2):  # again, with more rows than before
         again = CliRunner().invoke(og, ["tables", "--cluster"])
-        assert again.exit_code == 0, again.output
+        assert again.exit_code == 0 and "moved" not in again.output, again.output
     assert count(store) == 13
+    assert "TTL" in query(store, "SHOW CREATE TABLE logs_local")["statement"][0].as_py()
 
 
 @dataclass
@@ -197,7 +233,11 @@ def test_a_move_that_is_cut_off_anywhere_is_finished_by_the_next(cluster, monkey
         except StoreError as error:
             assert "cut off" in str(error)
         store = opened(monkeypatch, url)
-        assert on_hosts.move_rows(store, schema) == {"predictions": 5} and count(store) == 5, cut
+        finished = not on_hosts.unmoved("predictions", on_hosts.engines(store.client))
+        if not finished:
+            with pytest.raises(StoreError, match="`og tables --cluster` moves its rows"):
+                create(store, schema)  # as whoever starts the stack does
+        assert on_hosts.move_rows(store, schema) == ({} if finished else {"predictions": 5}) and count(store) == 5, cut
         create(store, schema)
         cut += 1
     assert cut > 8

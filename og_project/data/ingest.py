@@ -177,7 +177,7 @@ def snapshot(
     until:datetime,
 )->Store:           # The same
     "Keep the window of a server's tables as it is now, and the dictionaries, in temporary tables of a session. Raises `StoreError`."
-    for name, value in {"session_id": uuid4().hex, "session_timeout": "3600"}.items(): store.client.set_client_setting(name, value)
+    for name, value in {"session_id": uuid4().hex, "session_timeout": "600"}.items(): store.client.set_client_setting(name, value)
     window = f"time_hour >= '{since:%Y-%m-%d %H:%M:%S}' AND time_hour < '{until:%Y-%m-%d %H:%M:%S}'"
     for table, columns in SOURCE.items():
         grows = table in EVENT_TABLES

@@ -27,7 +27,7 @@ from ..config import Settings
 from ..files import holding, replacing
 from .compaction import compact
 from .journal import DRAFT, HEAD, TAIL, Journal, born, depth, payloads, read_segment
-from ..store import Store, StoreError, append, store_of
+from ..store import ClusterClient, Store, StoreError, append, store_of
 
 # %% ../../nbs/23_shipper.ipynb #19ff7c40
 log = logging.getLogger("og.shipper")
@@ -59,9 +59,9 @@ def ship(
         rows = read_segment(file)
         try:
             if rows is not None: append(store, table, rows, token=path.stem)
-        except StoreError as e: # a segment that the store does not want is not to hold up the others
+        except StoreError as e: # a segment that the store does not want, or whose shard is away, is not to hold up the others
             failed.append(e)
-            if len(failed) == 3: break
+            if len(failed) == 3 and not isinstance(store.client, ClusterClient): break
             continue
         path.unlink()
         shipped += 0 if rows is None else rows.num_rows
