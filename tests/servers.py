@@ -43,8 +43,9 @@ class Registry:
         (self.folder / "s3.json").write_text(json.dumps({"identities": [rights]}))
         ports = [f"-{name}={port}" for name, port in {"s3.port": self.ports["s3"], "master.port": self.ports["master"],
                                                       "volume.port": self.ports["volume"], "filer.port": self.ports["filer"]}.items()]
+        off = ("-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0")  # two at once would want the same ports for these
         command = [Path(sys.executable).parent / "weed", "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={self.folder}/storage", *ports,
-                   f"-s3.config={self.folder}/s3.json", "-bucket=mlflow,dvc", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0"]
+                   f"-s3.config={self.folder}/s3.json", "-bucket=mlflow,dvc", *off]
         with (self.folder / "storage.log").open("ab") as log:
             self.storage = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=self.folder)
         wait_for(self.ports["s3"], self.storage)
