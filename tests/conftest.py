@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, settings
 from processes import free_port
-from servers import Registry, Server
+from servers import Registry, Server, storage_ports
 from sites import Site, make_real, make_site
 
 from og_project.data.contract import Record
@@ -74,8 +74,7 @@ def running(real, tmp_path_factory) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory) -> Iterator[Registry]:
-    ports = {name: free_port() for name in ("s3", "master", "volume", "filer")}
-    made = Registry(tmp_path_factory.mktemp("registry"), free_port(), ports).start()
+    made = Registry(tmp_path_factory.mktemp("registry"), free_port(), storage_ports()).start()
     yield made
     made.stop()
 

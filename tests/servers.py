@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from processes import ENVIRONMENT, wait_for, wait_until
+from processes import ENVIRONMENT, free_port, wait_for, wait_until
 
 from og_project.lifecycle.gate import DECIDING
 from og_project.model import estimator
+
+
+def storage_ports() -> dict[str, int]:
+    return {name: free_port() for name in ("s3", "master", "volume", "filer")}
 
 
 @dataclass
