@@ -15,7 +15,8 @@ from og_project.model import estimator
 
 
 def storage_ports() -> dict[str, int]:
-    return {name: free_port() for name in ("s3", "master", "volume", "filer")}
+    "Of the storage's parts; for one that it is not told it looks itself, and ends if another was quicker."
+    return {name: free_port() for name in ("s3", "master", "volume", "filer", "admin")}
 
 
 @dataclass
@@ -45,14 +46,13 @@ class Registry:
         (self.folder / "storage").mkdir(parents=True, exist_ok=True)
         rights = {"name": "mlflow", "credentials": [{"accessKey": "mlflow", "secretKey": self.secret}], "actions": ["Admin", "Read", "Write", "List"]}
         (self.folder / "s3.json").write_text(json.dumps({"identities": [rights]}))
-        ports = [f"-{name}={port}" for name, port in {"s3.port": self.ports["s3"], "master.port": self.ports["master"],
-                                                      "volume.port": self.ports["volume"], "filer.port": self.ports["filer"]}.items()]
-        off = ("-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0")  # two at once would want the same ports for these
+        ports = [f"-{name}.port={port}" for name, port in self.ports.items()]
+        off = ("-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0")
         command = [Path(sys.executable).parent / "weed", "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={self.folder}/storage", *ports,
                    f"-s3.config={self.folder}/s3.json", "-bucket=mlflow,dvc", *off]
-        with (self.folder / "storage.log").open("ab") as log:
+        with (self.folder / "storage.log").open("wb") as log:
             self.storage = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=self.folder)
-        wait_for(self.ports["s3"], self.storage)
+        wait_until(lambda: "All enabled components are running" in (self.folder / "storage.log").read_text(), self.storage)
 
     def stop(self, *what: subprocess.Popen | None) -> None:
         for process in what or (self.server, self.storage):

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from processes import free_port
 from projects import Project, small_project
-from servers import Registry
+from servers import Registry, storage_ports
 
 from og_project import features
 from og_project.config import root
@@ -84,7 +84,7 @@ def test_a_share_of_nothing_is_refused(parts, stage, share, said):
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory, request):
     "S3-compatible storage, with its keys in the environment."
-    made = Registry(tmp_path_factory.mktemp("storage"), free_port(), {name: free_port() for name in ("s3", "master", "volume", "filer")})
+    made = Registry(tmp_path_factory.mktemp("storage"), free_port(), storage_ports())
     made.start_storage()
     with pytest.MonkeyPatch.context() as patch:
         keys = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{made.ports['s3']}", "AWS_ACCESS_KEY_ID": "mlflow", "AWS_SECRET_ACCESS_KEY": made.secret}

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from processes import begin, fork_server, wait_until
 from projects import Project
-from servers import Registry, storage_ports
 
 from og_project.config import root
 
@@ -61,16 +60,3 @@ def test_it_does_not_outlive_whoever_called_it(project):
         wait_until(lambda: (project.folder / "pid").exists() and (project.folder / "pid").read_text())
         caller.kill()
     wait_until(lambda: not alive(project))
-
-
-def test_two_storages_of_tests_stand_beside_each_other(tmp_path):
-    "Two processes that test may want one at the same moment; what has a port of its own that nobody asked for ends the second."
-    both = [Registry(tmp_path / name, 0, storage_ports()) for name in ("one", "other")]
-    try:
-        [one.start_storage() for one in both]
-        for one in both:
-            said = lambda one=one: (one.folder / "storage.log").read_text()  # noqa: E731
-            wait_until(lambda said=said: "all enabled components are running" in said().lower(), one.storage)
-        assert [one.storage.poll() for one in both] == [None, None]
-    finally:
-        [one.stop() for one in both]
