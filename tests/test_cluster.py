@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from processes import free_port, wait_until
 from servers import Server, write_clusters
 
+from og_project import cli
 from og_project import cluster as on_hosts
-from og_project.cli import generated, og
 from og_project.config import root, settings
 from og_project.data.contract import EXAMPLE
 from og_project.lifecycle.monitor import outcome_type, outcomes_sql
@@ -22,7 +22,7 @@ from og_project.serving.journal import HEAD, adapt, batch_of, demo_entry, demo_o
 from og_project.serving.shipper import ship
 from og_project.store import Store, StoreError, append, connect, create, query, statements, store_of
 
-SCHEMA = generated()[root() / "db/schema.sql"]
+SCHEMA = cli.generated()[root() / "db/schema.sql"]
 TABLES = [on_hosts.CREATE.match(sql)[1] for sql in statements(SCHEMA)]
 
 
@@ -183,16 +183,16 @@ def test_the_engine_knows_every_statement_of_a_move(cluster, two_shards, monkeyp
 def test_a_single_servers_rows_move_into_its_cluster(cluster, monkeypatch):
     before = filled(cluster)
     store = opened(monkeypatch, cluster.url)
-    refused = CliRunner().invoke(og, ["tables"])
+    refused = CliRunner().invoke(cli.og, ["tables"])
     assert refused.exit_code and f"has {TABLES[0]} as a single server has it: `og tables --cluster` moves its rows" in refused.output
     assert contents(store) == before
-    moved = CliRunner().invoke(og, ["tables", "--cluster"])
+    moved = CliRunner().invoke(cli.og, ["tables", "--cluster"])
     assert moved.exit_code == 0 and re.search(r"predictions +12 rows moved", moved.output), moved.output
     assert contents(store) == before == contents(Store(Renamed(store), store.place))
     assert count(store, "predictions_local") == 12
     append(store, "predictions", predictions(9, 1), token="new")
     for _ in range(2):  # again, with more rows than before
-        again = CliRunner().invoke(og, ["tables", "--cluster"])
+        again = CliRunner().invoke(cli.og, ["tables", "--cluster"])
         assert again.exit_code == 0 and "moved" not in again.output, again.output
     assert count(store) == 13
     assert "TTL" in query(store, "SHOW CREATE TABLE logs_local")["statement"][0].as_py()
@@ -268,7 +268,7 @@ def test_a_copy_that_is_not_whole_takes_no_place(cluster, monkeypatch):
 def test_the_service_on_a_cluster(site, cluster, monkeypatch):
     "Predictions, outcomes, what the monitor sees of them."
     store = opened(monkeypatch, cluster.url)
-    assert CliRunner().invoke(og, ["tables"]).exit_code == 0
+    assert CliRunner().invoke(cli.og, ["tables"]).exit_code == 0
     server = {"OG_STORE__URL": cluster.url, "OG_STORE__PASSWORD": "hunter2", "OG_STORE__CLUSTER": "main"}  # pragma: allowlist secret
     site.start(OG_MONITOR__INSIDE="true", **server)
     ids = [row["id"] for row in httpx.post(site.url + "/predict", json=[EXAMPLE] * 20).json()["predictions"]]
