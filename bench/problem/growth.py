@@ -30,25 +30,39 @@ DAYS = 364  # whole weeks
 END = moment("2013-01-01") + timedelta(days=DAYS)
 
 
+def years_and_copies(times: int) -> tuple[int, int]:
+    "So many times one year, none of them before 1971, where the hours since 1970 begin."
+    copies = next(copies for copies in range(1, times + 1) if times % copies == 0 and times / copies <= 40)
+    return times // copies, copies
+
+
 def since(times: int):
     "Years are repeated into the past: the two libraries' time zones disagree on the summers after 2037."
-    return END - timedelta(days=DAYS * times)
+    return END - timedelta(days=DAYS * years_and_copies(times)[0])
+
+
+def later(flights: pa.Table, minutes: int) -> pa.Table:
+    "The same flights so many minutes later, within their hour."
+    minute = pc.add(flights["minute"], minutes).to_numpy() % 60
+    return flights.set_column(flights.schema.get_field_index("minute"), "minute", pa.array(minute, flights["minute"].type))
 
 
 def repeat(folder: Path, times: int) -> None:
-    "Raw CSV files with so many years of flights and weather."
+    "Raw CSV files with so many times the year's flights: years, and if those are not enough, each flight again a minute later."
     folder.mkdir(parents=True)
+    years, copies = years_and_copies(times)
     for table, columns in ingest.SOURCE.items():
         year = pa.concat_tables(ingest.read_files(ingest.package_folder())(table))
         if table in ingest.EVENT_TABLES:
             year = year.filter(pc.field("time_hour") < END)
         with csv.CSVWriter(folder / f"{table}.csv", pa.schema(ingest.arrow_types(columns))) as writer:
-            for number in range(times if table in ingest.EVENT_TABLES else 1):
+            for number in range(years if table in ingest.EVENT_TABLES else 1):
                 shifted = year
                 if table in ingest.EVENT_TABLES:
-                    moved = pc.add(year["time_hour"], pa.scalar(timedelta(days=DAYS * (number + 1 - times)), pa.duration("s")))
+                    moved = pc.add(year["time_hour"], pa.scalar(timedelta(days=DAYS * (number + 1 - years)), pa.duration("s")))
                     shifted = year.set_column(year.schema.get_field_index("time_hour"), "time_hour", moved)
-                writer.write_table(shifted)
+                for copy in range(copies if table == "flights" else 1):
+                    writer.write_table(later(shifted, copy) if copy else shifted)
 
 
 def paths(folder: Path) -> dict[str, Path]:
