@@ -118,7 +118,9 @@ CREATE TABLE IF NOT EXISTS promotions (
     to_version String,
     who String,
     verdict String,
-    reason String
+    reason String,
+    previous_hash String,
+    hash String
 ) ENGINE = MergeTree
 ORDER BY (model, at)
 SETTINGS non_replicated_deduplication_window = 100;

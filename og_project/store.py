@@ -42,7 +42,7 @@ from pydantic import BaseModel
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from .config import ProjectError, Settings, anchored, root, secret, settings
-from .files import merged_before, reading, recover, remove, replacing, swap, sync
+from .files import adding, merged_before, reading, recover, remove, replacing, swap, sync
 
 # %% ../nbs/01_store.ipynb #ac1a8abb
 def drafts(
@@ -379,7 +379,7 @@ def create_views(store:Store, tables:Path, schema:str)->None:
 def append_file(path:Path, rows:pa.Table)->None:
     "Write a batch under its name, unless it is there already."
     if path.exists() or merged_before(path): return
-    with explained(str(path.parent), f"{path.name}"), replacing(path) as staging:
+    with explained(str(path.parent), f"{path.name}"), adding(path) as staging:
         write(staging, rows)
         sync(staging)
     sync(path.parent)

@@ -12,7 +12,7 @@ from processes import wait_until
 from projects import Project
 from sites import model_folder
 
-from og_project.cli import generated
+from og_project.commands import generated
 from og_project.config import Settings, root, settings
 from og_project.lifecycle import archive, ledger, registry
 from og_project.lifecycle.gate import DECIDING

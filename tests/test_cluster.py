@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from processes import free_port, wait_until
 from servers import Server, write_clusters
 
-from og_project import cli
+from og_project import cli, commands
 from og_project import cluster as on_hosts
 from og_project.config import root, settings
 from og_project.data.contract import EXAMPLE
@@ -22,7 +22,7 @@ from og_project.serving.journal import HEAD, adapt, batch_of, demo_entry, demo_o
 from og_project.serving.shipper import ship
 from og_project.store import Store, StoreError, append, connect, create, query, statements, store_of
 
-SCHEMA = cli.generated()[root() / "db/schema.sql"]
+SCHEMA = commands.generated()[root() / "db/schema.sql"]
 TABLES = [on_hosts.CREATE.match(sql)[1] for sql in statements(SCHEMA)]
 
 

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from processes import wait_until
 from projects import small_project
 
-from og_project.cli import REFUSED, og
+from og_project.cli import og
+from og_project.commands import REFUSED
 from og_project.config import GateSettings
 
 QUICK = {"OG_GATE__MIN_ROWS": "20", "OG_GATE__MAX_LOSS": "0.05", "OG_GATE__CALIBRATION": "3", "OG_GATE__LATENCY": "3", "OG_GATE__SIZE": "3",

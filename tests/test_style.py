@@ -16,8 +16,8 @@ from og_project.lifecycle.pipeline import imported, read_stages, run_cells
 
 NOTEBOOKS = sorted((root() / "nbs").glob("*.ipynb"))
 STAGES = {stage["source"]: name for name, stage in read_stages().items()}
-PLATFORM = ["config.py", "files.py", "store.py", "cluster.py", "cli.py", "lifecycle", "serving"]
-LAYERS = ["config", "files", "store", "cluster", "data", "features", "model", "lifecycle", "serving", "cli"]
+PLATFORM = ["config.py", "files.py", "store.py", "cluster.py", "commands.py", "cli.py", "lifecycle", "serving"]
+LAYERS = ["config", "files", "store", "cluster", "data", "features", "model", "lifecycle", "serving", "commands", "cli"]
 
 
 def cells(path: Path) -> list[dict]:

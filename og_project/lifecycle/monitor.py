@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 
 from ..config import ProjectError, Settings, root
 from ..data.contract import CLASSES, TARGET, TASK, Answer, Record
-from .ledger import changes, promoted
+from .ledger import changes, faults, promoted
 from .registry import RegistryError, champion, client, fetch, quality, reached, versions
 from ..model.estimator import SCORE, read_reference
 from ..store import Store, arrow_schema, columns, properties, query
@@ -225,7 +225,7 @@ def lifecycle(config:Settings, store:Store)->dict[str, float]: # `store` has the
     good = promoted(past)
     born = lambda found: found[0].creation_timestamp / 1000 if found else 0
     return {"last_registered": born(known), "last_success": born([v for v in known if str(v.version) in good]),
-            "last_promotion": past[-1].at.timestamp() if past else 0, "promotions": len(past),
+            "last_promotion": past[-1].at.timestamp() if past else 0, "promotions": len(past), "ledger_faults": len(faults(past)),
             "last_verdict": float(known[0].tags.get("verdict") != "refused") if known else 1}
 
 # %% ../../nbs/15_monitor.ipynb #505840ef
@@ -275,6 +275,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = { # name -> meaning, labels
     "og_retraining_last_passed": ("0 if the gate refused the newest model", ()),
     "og_champion_changed_timestamp_seconds": ("When the champion was last changed", ()),
     "og_champion_changes": ("Changes of the champion that the ledger knows", ()),
+    "og_ledger_faults": ("Rows of the ledger that were changed, and places where some were removed, put in or moved", ()),
     "og_monitor_last_look_timestamp_seconds": ("When the monitor last looked", ()),
 }
 
@@ -297,7 +298,7 @@ def samples(report:Report)->Iterator[Sample]:
     names = {"last_registered": "og_retraining_last_registered_timestamp_seconds",
              "last_success": "og_retraining_last_success_timestamp_seconds",
              "last_verdict": "og_retraining_last_passed", "last_promotion": "og_champion_changed_timestamp_seconds",
-             "promotions": "og_champion_changes"}
+             "promotions": "og_champion_changes", "ledger_faults": "og_ledger_faults"}
     yield from ((names[name], (), value) for name, value in report.lifecycle.items())
     yield "og_store_newest_prediction_timestamp_seconds", (), report.newest
     yield "og_monitor_last_look_timestamp_seconds", (), report.at.timestamp()

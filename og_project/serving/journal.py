@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from ..config import JournalSettings, ProjectError, SettingsError, root, secret
 from ..data.contract import CLASSES, EXAMPLE, TASK, Answer, Record, answer
+from ..lifecycle.ledger import ledger_sql
 from ..lifecycle.monitor import outcome_type
 from ..model.estimator import RECORD, demo_scores, rows_table
 
@@ -151,7 +152,7 @@ def schema_sql(retention_days:int=JournalSettings().retention_days)->str:
 def adapt(store:Store, days:int)->None:
     "Add columns that a server's tables of the service lack, and let them forget rows after so many days. Raises `StoreError`."
     if store.folder: return # a file has the columns it was written with, and is forgotten by whoever ships
-    tables = zip(("predictions", "feedback"), statements(schema_sql()), strict=True)
+    tables = zip(("predictions", "feedback", "promotions"), statements(schema_sql() + ledger_sql()), strict=True)
     lines = {table: sql.split(") ENGINE")[0].splitlines()[1:] for table, sql in tables}
     kind = lambda line: "INDEX" if "INDEX" in line else "COLUMN"
     column = lambda line: line.strip().removeprefix("INDEX ").rstrip(",")
