@@ -66,6 +66,7 @@ CREATE TABLE IF NOT EXISTS predictions (
     predicted_at DateTime64(6, 'UTC'),
     model_version String,
     lookups_until DateTime64(6, 'UTC'),
+    lookups_hash String,
     idempotency_key String,
     idempotency_answer String,
     sched_dep DateTime64(6, 'UTC'),
@@ -124,6 +125,15 @@ CREATE TABLE IF NOT EXISTS promotions (
 ) ENGINE = MergeTree
 ORDER BY (model, at)
 SETTINGS non_replicated_deduplication_window = 100;
+
+CREATE TABLE IF NOT EXISTS lookups (
+    hash String,
+    kept_at DateTime64(6, 'UTC'),
+    content String
+) ENGINE = MergeTree
+ORDER BY (hash, kept_at)
+TTL toDateTime(kept_at) + toIntervalDay(731)
+SETTINGS non_replicated_deduplication_window = 1000;
 
 CREATE TABLE IF NOT EXISTS logs (
     at DateTime64(3, 'UTC'),

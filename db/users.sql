@@ -8,6 +8,7 @@ GRANT SELECT ON system.parts TO service;
 GRANT SELECT ON system.clusters TO service;
 GRANT INSERT ON predictions TO service;
 GRANT INSERT ON feedback TO service;
+GRANT INSERT ON lookups TO service;
 
 CREATE USER IF NOT EXISTS pipeline IDENTIFIED WITH sha256_hash BY '{PIPELINE_PASSWORD}';
 ALTER USER pipeline IDENTIFIED WITH sha256_hash BY '{PIPELINE_PASSWORD}';

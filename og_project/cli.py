@@ -90,10 +90,9 @@ def import_everything(file:Path)->None:
 # %% ../nbs/51_cli.ipynb #31063319
 def with_tables()->Any: # the environment's `Store`
     "The environment's store, with the service's tables in it."
-    from og_project.lifecycle.ledger import ledger_sql
-    from og_project.serving.journal import schema_sql
+    from og_project.serving.journal import tables_sql
     from og_project.store import store_of
-    return store_of(settings(), tables=schema_sql() + "\n" + ledger_sql())
+    return store_of(settings(), tables=tables_sql())
 
 # %% ../nbs/51_cli.ipynb #753088c4
 @og.command()

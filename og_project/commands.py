@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AS_JSON', 'REFUSED', 'og', 'concerns', 'note', 'plain_errors', 'parsed', 'run', 'worker', 'generated', 'dag', 'clean',
-           'outputs', 'said', 'register', 'gate', 'moved', 'promote', 'rollback', 'history']
+           'outputs', 'said', 'register', 'gate', 'moved', 'promote', 'rollback', 'history', 'why', 'checkout']
 
 # %% ../nbs/50_commands.ipynb #57600c21
 import json
@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from functools import wraps
 from importlib import import_module
@@ -111,10 +112,9 @@ def worker(rank:int, workers:str, param:tuple[tuple[str, str], ...])->None:
 def generated()->dict[Path, str]: # Path -> the text that it should have
     "The files that are written from others: dvc.yaml and db/schema.sql."
     from og_project.data.ingest import schema
-    from og_project.lifecycle.ledger import ledger_sql
-    from og_project.serving.journal import schema_sql
+    from og_project.serving.journal import tables_sql
     from og_project.serving.metrics import logs_sql
-    tables = "\n".join(["-- Generated from the contract by `make dag`; do not edit.\n", schema(), schema_sql(), ledger_sql(), logs_sql()])
+    tables = "\n".join(["-- Generated from the contract by `make dag`; do not edit.\n", schema(), tables_sql(), logs_sql()])
     return {root()/"dvc.yaml": pipeline.dvc_yaml(pipeline.read_stages(), root()), root()/"db/schema.sql": tables}
 
 # %% ../nbs/50_commands.ipynb #8cc8aa36
@@ -271,9 +271,45 @@ def history(at:str|None, verify:bool, as_json:bool)->None:
     if at:
         try: then = datetime.fromisoformat(at)
         except ValueError: raise click.BadParameter(f"{at!r} is no time like 2026-11-24T12:00", param_hint="--at") from None
-        found = ledger.live_at(past, then if then.tzinfo else then.replace(tzinfo=UTC))
+        found = ledger.live_at(ledger.as_served(settings(), past), then if then.tzinfo else then.replace(tzinfo=UTC))
         text = f"version {found.to_version}, since {found.at:%Y-%m-%d %H:%M:%S} UTC" if found else "nothing served then, as the ledger has it"
         return said(found._asdict() if found else None, text, as_json)
     lines = [f"{c.at:%Y-%m-%d %H:%M:%S}  {c.kind:8}  {c.from_version or '-':>4} -> {c.to_version or '-':<4}  {c.who:12}  {c.verdict:8}  {c.reason}"
              for c in past]
     said([c._asdict() for c in past], "\n".join(lines) or "no version has been promoted yet", as_json)
+
+# %% ../nbs/50_commands.ipynb #c7006a0e
+@og.command()
+@click.argument("prediction_id")
+@click.option("--rebuild", is_flag=True, help="Also make the model again from its commit, data and parameters: a minute or two.")
+@AS_JSON
+@plain_errors
+def why(prediction_id:str, rebuild:bool, as_json:bool)->None:
+    """Rebuild a past answer: answer from features, features from record and lookups, model from its origin.
+
+    Each comes out the same bit by bit, differs (exit code 3), or cannot be had, with the reason. Example: og why 019b2f6e-... --rebuild"""
+    from og_project.serving import why as whys
+    found = whys.why(settings(), prediction_id, rebuild, lambda text: click.echo(text, err=True))
+    concerns(found.version)
+    said(asdict(found), whys.summary(found), as_json)
+    if any(depth.verdict == whys.DIFFERS for depth in found.rebuilt): raise SystemExit(REFUSED)
+
+# %% ../nbs/50_commands.ipynb #982b63c2
+@og.command()
+@click.argument("version")
+@click.argument("folder", type=click.Path(path_type=Path, exists=False))
+@click.option("--rebuild", is_flag=True, help="Make the model there again, and compare it with the registered one.")
+@plain_errors
+def checkout(version:str, folder:Path, rebuild:bool)->None:
+    """Lay a VERSION's code, environment and data into a FOLDER of its own, as they were when it was made.
+
+    With --rebuild, exit code 3 says that another model came out. Example: og checkout 3 ../version-3 --rebuild"""
+    from og_project.lifecycle import checkout as checkouts
+    from og_project.lifecycle.registry import versioned
+    config, say = settings(), lambda text: click.echo(text, err=True)
+    origin = checkouts.origin_of(config, versioned(config, concerns(version)))
+    checkouts.checkout(origin, folder.absolute(), say)
+    found = checkouts.rebuild(origin, folder.absolute(), say) if rebuild else []
+    if found: click.echo(f"another model came out: {', '.join(found)} differ")
+    else: click.echo(f"version {version} is in {folder}: cd there" if not rebuild else f"the same model, to the byte: {folder}")
+    if found: raise SystemExit(REFUSED)

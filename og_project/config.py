@@ -106,6 +106,7 @@ class ServeSettings(Section):
     seconds: float = 30                 # for one request
     stream_seconds: float = 600         # for one Arrow request
     drain_seconds: float = 10           # after SIGTERM
+    trust: Literal["registry", "ledger"] = "registry" # who says what serves: MLflow's alias, or the last promotion of an unbroken ledger
     watch_seconds: float = 5            # between two looks at the champion
     lookups_seconds: float = 60         # between two refreshes of the lookups
 

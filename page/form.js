@@ -43,8 +43,8 @@ function asked() {
 }
 
 // Each reason is a bar from the middle: to the right it raised the score, to the left it lowered it.
-function reasons(list) {
-  const width = room("answer"), narrow = width < 520, row = narrow ? 46 : 30, above = narrow ? 18 : 0;
+export function reasons(list, place) {
+  const width = room(place), narrow = width < 520, row = narrow ? 46 : 30, above = narrow ? 18 : 0;
   const middle = narrow ? width / 2 : width * 0.66, reach = Math.min(middle, width - middle) - 60, most = Math.max(...list.map(r => Math.abs(r.contribution)), 1e-9);
   const picture = drawn("svg", { viewBox: `0 0 ${width} ${row * list.length + 24}`, role: "img" });
   picture.append(drawn("title", {}, "Reasons: " + list.map(r => `${r.feature} ${number(r.contribution)}`).join(", ")));
@@ -72,5 +72,5 @@ export async function answer(event) {
   const { id, reasons: why, ...values } = said.predictions[0];
   at("answer").replaceChildren(
     element("p", {}, ...Object.entries(values).flatMap(([name, value]) => [element("span", {}, `${name} `), element("span", { className: "big" }, number(value)), "   "])),
-    reasons(why), element("p", { className: "hint" }, `version ${said.model_version} · recorded as ${id}`));
+    reasons(why, "answer"), element("p", { className: "hint" }, `version ${said.model_version} · recorded as ${id} · `, element("a", { href: `page/why.html#${encodeURIComponent(id)}` }, "why?")));
 }

@@ -75,7 +75,7 @@ def test_every_metric_of_the_monitor_is_documented():
     docs = (root() / "docs/monitoring.md").read_text()
     for name, (text, labels) in GAUGES.items():
         assert f"| `{name}` |" in docs and all(f"`{label}`" in docs for label in labels) and text
-        assert re.search(r"_(ratio|seconds|bytes|rows|parts|psi|shannon|predictions|mean|quality|outcomes|passed|changes|faults)$", name)
+        assert re.search(r"_(ratio|seconds|bytes|rows|parts|psi|shannon|predictions|mean|quality|outcomes|passed|changes|faults|strayed)$", name)
 
 
 def test_a_server_counts_as_the_embedded_engine_does(running, asked, clickhouse):

@@ -29,6 +29,7 @@ CASES = {
     "RegistryAway": ({"og_registry_reachable": "0x60"}, {"og_registry_reachable": "1x15 0x5 1x60"}),
     "LookupsStale": ({"og_lookups_fresh": "0x60"}, {"og_lookups_fresh": "1x15 0x20 1x60"}),
     "KeysStale": ({"og_keys_fresh": "0x60"}, {"og_keys_fresh": "1x15 0x3 1x60"}),
+    "AliasMovedByHand": ({"og_champion_strayed": "1x60"}, {"og_champion_strayed": "0x60"}),
     "LedgerBroken": ({"og_ledger_faults": "1x60"}, {"og_ledger_faults": "0x60"}),
     "JournalWaits": ({"og_journal_oldest_age_seconds": "0+60x60"}, {"og_journal_oldest_age_seconds": "2x60"}),
     "JournalFills": ({"og_journal_bytes": "9e8x60"}, {"og_journal_bytes": "1e6x60"}),

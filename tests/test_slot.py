@@ -6,13 +6,17 @@ import shutil
 import time
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fields import BINARY, DECIDING, VALUE
 from processes import wait_until
 from sites import model_folder
 from test_journal import Callers, assert_all_there_once, shipped
 
+from og_project.config import settings
 from og_project.data.contract import EXAMPLE, TARGET
+from og_project.lifecycle import ledger
 from og_project.model.estimator import seal
 
 
@@ -167,6 +171,36 @@ def test_storage_away_while_a_version_is_wanted_is_no_refusal(registry, versions
     finally:
         registry.start_storage()
     wait_until(lambda: serves(empty) == version)
+
+
+def test_only_what_the_ledger_names_serves_where_it_is_trusted(registry, versions, empty, monkeypatch):
+    first, second = versions
+    trusting = of(registry, OG_SERVE__TRUST="ledger", OG_STORE__URL=f"chdb://{empty.folder / 'data'}", OG_ROOT=str(empty.folder))
+    for name, value in trusting.items():
+        monkeypatch.setenv(name, value)
+    config = settings("local")
+    promote = lambda version: ledger.promote(config, version, "a test", force=True)
+    registry.promote(first)  # by hand, before anybody promoted
+    empty.start(ready=False, **trusting)
+    assert "no champion" in httpx.post(empty.url + "/admin/reload").json()["status"]
+    promote(first)
+    wait_until(lambda: serves(empty) == first)
+    registry.promote(second)  # by hand
+    assert httpx.post(empty.url + "/admin/reload").json()["status"] == f"version {first} serves"
+    past, found = ledger.history(config)
+    assert found.to_version == second and ledger.strayed(config, past)
+    promote(second)  # and now as one should; the move before is written down as found, and is not gone back to
+    wait_until(lambda: serves(empty) == second)
+    assert [change.kind for change in ledger.history(config)[0]] == ["found", "promote", "found", "promote"]
+    assert not ledger.strayed(config, ledger.history(config)[0]) and ledger.verify(config) == []
+    ledger.rollback(config, "a test")
+    wait_until(lambda: serves(empty) == first)
+
+    file = max((empty.folder / "data/promotions").glob("*.parquet"), key=lambda path: pq.read_table(path)["at"][0].as_py())
+    row = pq.read_table(file)
+    pq.write_table(row.set_column(row.column_names.index("to_version"), "to_version", pa.array([second])), file)  # in the store, by hand
+    wait_until(lambda: "the ledger is not whole" in httpx.post(empty.url + "/admin/reload").json()["status"])
+    assert serves(empty) == first and httpx.post(empty.url + "/predict", json=EXAMPLE).json()["model_version"] == first
 
 
 def test_the_metrics_of_a_model_are_of_its_version(registry, versions, empty):

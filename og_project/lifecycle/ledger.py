@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEDGER', 'HEAD', 'Change', 'ledger_sql', 'rows_of', 'changes', 'digest', 'head', 'link', 'faults', 'write_down',
-           'whoever', 'live_at', 'promoted', 'previous', 'unrecorded', 'anchor', 'verify', 'reconciled', 'move',
-           'stops', 'promote', 'exists', 'rollback', 'history']
+           'whoever', 'live_at', 'appointed', 'as_served', 'promoted', 'previous', 'unrecorded', 'strayed', 'anchor',
+           'verify', 'reconciled', 'move', 'stops', 'promote', 'exists', 'rollback', 'history']
 
 # %% ../../nbs/13_ledger.ipynb #080f849a
 import getpass
@@ -108,6 +108,16 @@ def live_at(past:list[Change], moment:datetime)->Change|None: # `None`: nothing 
     last = next((change for change in reversed(past) if change.at <= moment), None)
     return last if last and last.to_version else None
 
+# %% ../../nbs/13_ledger.ipynb #6202e3c6
+def appointed(past:list[Change])->str: # "": nothing
+    "The version that somebody let serve by `og`: the last promotion or rollback. A move that was only found is none."
+    return next((change.to_version for change in reversed(past) if change.kind != "found"), "")
+
+# %% ../../nbs/13_ledger.ipynb #156b2c50
+def as_served(config:Settings, past:list[Change])->list[Change]:
+    "The moves that the service followed: with `serve.trust: ledger` not those that were only found."
+    return [change for change in past if change.kind != "found" or config.serve.trust == "registry"]
+
 # %% ../../nbs/13_ledger.ipynb #01a39172
 def promoted(past:list[Change])->list[str]: # The last one serves
     "The versions that were promoted and not rolled back, in their order."
@@ -141,6 +151,12 @@ def unrecorded(config:Settings, past:list[Change])->Change|None: # `None`: the l
     if now is None or str(now.version) == last: return None
     return Change(datetime.now(UTC), config.mlflow.model, "found", last, str(now.version), "", "", "the alias was moved by other means than og")
 
+# %% ../../nbs/13_ledger.ipynb #d46b921c
+def strayed(config:Settings, past:list[Change])->bool:
+    "Does the alias name another version than the one that serves by the ledger? Raises `RegistryError`."
+    now, followed = champion(config), as_served(config, past)
+    return now is not None and str(now.version) != (followed[-1].to_version if followed else "")
+
 # %% ../../nbs/13_ledger.ipynb #aa2a0a7c
 HEAD = "ledger_head" # a tag of the registered model
 
@@ -158,10 +174,11 @@ def verify(config:Settings)->list[str]: # What is wrong; nothing: the ledger is 
     return faults(past) + ([f"the registry remembers a row {known[:12]}... that is not there: the last rows were removed"] if cut else [])
 
 # %% ../../nbs/13_ledger.ipynb #17ae785f
-def reconciled(config:Settings, store:Store)->tuple[list[Change], str]: # The ledger; the version that serves, "" if none does
+def reconciled(config:Settings, store:Store)->tuple[list[Change], str]: # as `as_served`; the version that serves, "" if none does
     "The ledger, after a move that it did not know of was written down. Raises `StoreError`, `RegistryError`."
     past = changes(config, store)
     if found := unrecorded(config, past): past = [*past, anchor(config, write_down(store, found))]
+    if config.serve.trust == "ledger": return as_served(config, past), appointed(past)
     now = champion(config)
     return past, str(now.version) if now else ""
 

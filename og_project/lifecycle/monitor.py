@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 
 from ..config import ProjectError, Settings, root
 from ..data.contract import CLASSES, TARGET, TASK, Answer, Record
-from .ledger import changes, faults, promoted
+from .ledger import changes, faults, promoted, strayed
 from .registry import RegistryError, champion, client, fetch, quality, reached, versions
 from ..model.estimator import SCORE, read_reference
 from ..store import Store, arrow_schema, columns, properties, query
@@ -176,7 +176,7 @@ def tables(store:Store)->list[Table]:
                "WHERE active AND database = currentDatabase() GROUP BY table ORDER BY table")
         return [Table(**row) for row in query(store, sql).to_pylist()]
     found = []
-    for name in ("feedback", "predictions", "promotions"):
+    for name in ("feedback", "lookups", "predictions", "promotions"):
         sizes = [path.stat().st_size for path in (store.folder/name).glob("*.parquet")]
         rows = query(store, f"SELECT count() AS rows FROM {name}")["rows"][0].as_py() if sizes else 0
         found.append(Table(name, rows, sum(sizes), len(sizes)))
@@ -218,14 +218,16 @@ def watched_model(config:Settings)->Watched:
 # %% ../../nbs/15_monitor.ipynb #689f1f48
 def lifecycle(config:Settings, store:Store)->dict[str, float]: # `store` has the ledger in it
     "When a model was last made, made for good (promoted, not rolled back), and promoted, in seconds since 1970. Raises `StoreError`."
+    past = changes(config, store)
     try:
         with reached(config): known = versions(client(config), config)
+        astray = strayed(config, past)
     except RegistryError: return {} # it has a metric of its own
-    past = changes(config, store)
     good = promoted(past)
     born = lambda found: found[0].creation_timestamp / 1000 if found else 0
-    return {"last_registered": born(known), "last_success": born([v for v in known if str(v.version) in good]),
-            "last_promotion": past[-1].at.timestamp() if past else 0, "promotions": len(past), "ledger_faults": len(faults(past)),
+    of_ledger = {"promotions": len(past), "ledger_faults": len(faults(past)), "strayed": float(astray)}
+    return of_ledger | {"last_registered": born(known), "last_success": born([v for v in known if str(v.version) in good]),
+            "last_promotion": past[-1].at.timestamp() if past else 0,
             "last_verdict": float(known[0].tags.get("verdict") != "refused") if known else 1}
 
 # %% ../../nbs/15_monitor.ipynb #505840ef
@@ -276,6 +278,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = { # name -> meaning, labels
     "og_champion_changed_timestamp_seconds": ("When the champion was last changed", ()),
     "og_champion_changes": ("Changes of the champion that the ledger knows", ()),
     "og_ledger_faults": ("Rows of the ledger that were changed, and places where some were removed, put in or moved", ()),
+    "og_champion_strayed": ("1 if MLflow's alias names another version than the ledger", ()),
     "og_monitor_last_look_timestamp_seconds": ("When the monitor last looked", ()),
 }
 
@@ -298,7 +301,7 @@ def samples(report:Report)->Iterator[Sample]:
     names = {"last_registered": "og_retraining_last_registered_timestamp_seconds",
              "last_success": "og_retraining_last_success_timestamp_seconds",
              "last_verdict": "og_retraining_last_passed", "last_promotion": "og_champion_changed_timestamp_seconds",
-             "promotions": "og_champion_changes", "ledger_faults": "og_ledger_faults"}
+             "promotions": "og_champion_changes", "ledger_faults": "og_ledger_faults", "strayed": "og_champion_strayed"}
     yield from ((names[name], (), value) for name, value in report.lifecycle.items())
     yield "og_store_newest_prediction_timestamp_seconds", (), report.newest
     yield "og_monitor_last_look_timestamp_seconds", (), report.at.timestamp()

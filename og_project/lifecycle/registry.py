@@ -107,10 +107,11 @@ def experiment(
 
 # %% ../../nbs/12_registry.ipynb #4af095af
 def commit()->str: # SHA, with "-dirty" if files differ from it; "unknown" outside git
-    "The commit that the code is at; an image was told its own."
-    asked = subprocess.run(["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-                           cwd=root(), capture_output=True, text=True)
-    return asked.stdout.strip() or os.environ.get("GIT_COMMIT", "unknown")
+    "The commit that the code is at; an image was told its own. `dvc.lock` is what a run leaves, and no part of its code."
+    asked = lambda *words: subprocess.run(["git", *words], cwd=root(), capture_output=True, text=True).stdout.strip()
+    at = asked("rev-parse", "HEAD")
+    differs = at and asked("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")
+    return at + "-dirty" * bool(differs) or os.environ.get("GIT_COMMIT", "unknown")
 
 # %% ../../nbs/12_registry.ipynb #d4ab4d95
 def data_hash()->str:

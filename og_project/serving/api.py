@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from starlette.exceptions import HTTPException
 from ..config import Settings, demo_settings, root, settings
 from ..data.contract import EXAMPLE, Answer
 from ..lifecycle.monitor import to_dict
+from ..lifecycle.registry import RegistryError
 from .guard import Guard
 from og_project.serving.handlers import (
     ARROW_STREAM,
@@ -47,6 +49,7 @@ from .records import RequestRecord
 from .scorer import NoModel
 from .service import Feedback, Service, about_model, promotions, ticking, traffic
 from .slot import Served, open_model, refresh_lookups
+from .why import UnknownPrediction, why
 
 # %% ../../nbs/39_api.ipynb #403bd251
 class Prediction(Answer):
@@ -163,6 +166,13 @@ def add_operations(app:FastAPI, service:Service)->None:
         await asyncio.to_thread(refresh_lookups, service.slot)
         return {"status": found}
 
+    @app.get("/why/{prediction_id:path}", responses={404: {"description": "The store has no such prediction"}, 503: ERRORS[503]}, tags=["operations"])
+    async def explained(prediction_id:str)->Any:
+        "A past answer, rebuilt from what was kept: whether answer and features come out the same, the reasons, and what it all came from."
+        try: return await asyncio.to_thread(lambda: asdict(why(service.config, prediction_id, store=service.store())))
+        except UnknownPrediction as e: raise HTTPException(404, str(e)) from None
+        except RegistryError as e: raise HTTPException(503, str(e)) from None
+
 # %% ../../nbs/39_api.ipynb #340de119
 def add_dialects(app:FastAPI, service:Service)->None:
     "MLflow's scoring server, and the Open Inference Protocol v2."
@@ -218,7 +228,7 @@ def add_v2(app:FastAPI, service:Service)->None:
     async def v2_version_ready(name:str, version:str)->dict[str, Any]: return {"name": metadata(name, version)["name"], "ready": True}
 
 # %% ../../nbs/39_api.ipynb #170ef4ec
-PAGE = ("page.css", "page.js", "parts.js", "form.js", "model.js", "watch.js")
+PAGE = ("page.css", "page.js", "parts.js", "form.js", "model.js", "watch.js", "why.html", "why.js")
 POLICY = "default-src 'self'; style-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 def add_page(app:FastAPI)->None:

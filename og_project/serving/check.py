@@ -38,6 +38,7 @@ ASKED: dict[str, dict[str, tuple[str, ...] | type]] = { # notebook -> name -> a 
                     "KEY": tuple, "TARGET": str},
     "03_ingest": {"schema": ()},
     "04_features": {"FEATURES": tuple, "CATEGORICAL": tuple, "build_features": ("records", "features"), "read_lookups": ("folder",),
+                    "write_lookups": ("folder", "lookups"),
                     "ready": ("lookups",), "refresh": ("store", "lookups", "about"), "as_of": ("lookups", "about"),
                     "past": ("store", "records", "lookups", "since", "until"), "demo_build": ()},
     "05_estimator": {"fit": ("train", "valid", "params", "seed"), "scores": ("estimator", "matrix"), "contributions": ("estimator", "matrix", "most"),

@@ -99,7 +99,7 @@ class Keys:
 # %% ../../nbs/30_guard.ipynb #fa50cb1b
 OPEN = re.compile(r"/|/docs|/openapi\.json|/page/[\w.-]+|/static-offline-docs/.+|/favicon\.ico|/health(/live|/ready)?|/ping|/version"
                   r"|/v2|/v2/health/(live|ready)|/v2/models/[^/]+(/versions/[^/]+)?(/ready)?")
-NEEDS = {"/feedback": "feedback", "/metrics": "metrics", "/admin": "admin"}
+NEEDS = {"/feedback": "feedback", "/metrics": "metrics", "/admin": "admin", "/why": "admin"}
 
 def needed(path:str)->str|None: # `None`: it is open
     "The scope that opens a path; one that nobody knows needs `predict`, so that strangers learn nothing."

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['META', 'HASHED', 'EPOCH', 'log', 'HEAD', 'LARGE', 'TAIL', 'DRAFT', 'new_ids', 'new_id', 'personal', 'journal_schema',
            'hashed', 'features_column', 'Entry', 'demo_entry', 'batch_of', 'demo_outcomes', 'feedback_schema',
-           'schema_sql', 'adapt', 'payloads', 'read_segment', 'JournalFull', 'Segment', 'born', 'Depth', 'depth',
-           'Journal', 'Draft']
+           'schema_sql', 'tables_sql', 'adapt', 'payloads', 'read_segment', 'JournalFull', 'Segment', 'born', 'Depth',
+           'depth', 'Journal', 'Draft']
 
 # %% ../../nbs/22_journal.ipynb #c1bec07e
 import fcntl
@@ -28,6 +28,7 @@ import pyarrow as pa
 from ..config import JournalSettings, ProjectError, SettingsError, root, secret
 from ..data.contract import CLASSES, EXAMPLE, TASK, Answer, Record, answer
 from ..lifecycle.ledger import ledger_sql
+from ..lifecycle.lookups import lookups_days, lookups_sql
 from ..lifecycle.monitor import outcome_type
 from ..model.estimator import RECORD, demo_scores, rows_table
 
@@ -53,7 +54,7 @@ def new_id()->str:
 
 # %% ../../nbs/22_journal.ipynb #1109e0ec
 META = {"prediction_id": pa.string(), "request_id": pa.string(), "predicted_at": ARROW["date-time"], "model_version": pa.string(),
-        "lookups_until": ARROW["date-time"], "idempotency_key": pa.string(), "idempotency_answer": pa.string()}
+        "lookups_until": ARROW["date-time"], "lookups_hash": pa.string(), "idempotency_key": pa.string(), "idempotency_answer": pa.string()}
 HASHED = b"hashed" # marks a field in the schema
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC) # stands for "never" in a column
 log = logging.getLogger("og.journal")
@@ -100,6 +101,7 @@ class Entry(NamedTuple):
     matrix: np.ndarray            # (n, k) float32: features that bear a personal field's name are NaN
     answers: dict[str, np.ndarray] # as the contract's `Answer`
     repeats: tuple[list[str], list[str]] | None = None # (n,) each: the key of a request that may be sent again, its answer; "" where none
+    lookups_hash: str = ""        # "" where it has none
 
 # %% ../../nbs/22_journal.ipynb #a61f0c35
 def demo_entry(count:int=2)->Entry:
@@ -114,7 +116,8 @@ def batch_of(entry:Entry, schema:pa.Schema, key:bytes=b"")->pa.RecordBatch:
     values: dict[str, Any] = dict(zip(RECORD().names, entry.records.columns, strict=False)) | entry.answers
     values |= {"prediction_id": entry.ids, "request_id": entry.requests, "predicted_at": pa.repeat(pa.scalar(now, META["predicted_at"]), count),
                "lookups_until": pa.repeat(pa.scalar(entry.lookups_until or EPOCH, META["lookups_until"]), count),
-               "model_version": pa.repeat(entry.version, count), "features": features_column(entry.matrix)}
+               "lookups_hash": pa.repeat(entry.lookups_hash, count), "model_version": pa.repeat(entry.version, count),
+               "features": features_column(entry.matrix)}
     keys, said = entry.repeats or (pa.repeat("", count), pa.repeat("", count))
     values |= {"idempotency_key": keys, "idempotency_answer": said}
     for field in schema:
@@ -148,17 +151,22 @@ def schema_sql(retention_days:int=JournalSettings().retention_days)->str:
     return (ddl("predictions", predictions | by_id, ("predicted_at", "prediction_id"), **kept("predicted_at")) + "\n" +
             ddl("feedback", feedback | by_id, ("prediction_id", "received_at"), **kept("received_at")))
 
+# %% ../../nbs/22_journal.ipynb #6a19d85b
+def tables_sql()->str:
+    "The statements that make all tables of service and lifecycle."
+    return "\n".join([schema_sql(), ledger_sql(), lookups_sql()])
+
 # %% ../../nbs/22_journal.ipynb #3fb7efdc
 def adapt(store:Store, days:int)->None:
     "Add columns that a server's tables of the service lack, and let them forget rows after so many days. Raises `StoreError`."
     if store.folder: return # a file has the columns it was written with, and is forgotten by whoever ships
-    tables = zip(("predictions", "feedback", "promotions"), statements(schema_sql() + ledger_sql()), strict=True)
+    tables = zip(("predictions", "feedback", "promotions", "lookups"), statements(tables_sql()), strict=True)
     lines = {table: sql.split(") ENGINE")[0].splitlines()[1:] for table, sql in tables}
     kind = lambda line: "INDEX" if "INDEX" in line else "COLUMN"
     column = lambda line: line.strip().removeprefix("INDEX ").rstrip(",")
     asked = [f"ALTER TABLE {table} ADD {kind(line)} IF NOT EXISTS {column(line)}" for table in lines for line in lines[table]]
-    asked += [f"ALTER TABLE {table} MODIFY TTL toDateTime({at}) + toIntervalDay({days})"
-              for table, at in (("predictions", "predicted_at"), ("feedback", "received_at"))]
+    kept = {("predictions", "predicted_at"): days, ("feedback", "received_at"): days, ("lookups", "kept_at"): lookups_days(days)}
+    asked += [f"ALTER TABLE {table} MODIFY TTL toDateTime({at}) + toIntervalDay({until})" for (table, at), until in kept.items()]
     for statement in asked:
         with explained(store.place, statement): store.client.command(statement)
 

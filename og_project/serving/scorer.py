@@ -93,7 +93,8 @@ class Scorer:
         "Write answers down. Raises `JournalFull`."
         start, served = time.perf_counter(), scored.served
         hidden = self.hidden(scored.matrix, served)
-        into.write(Entry(ids, requests, served.version, served.lookups_until, scored.records, hidden, scored.answers, repeats))
+        until, named = served.lookups_until, served.lookups_hash
+        into.write(Entry(ids, requests, served.version, until, scored.records, hidden, scored.answers, repeats, named))
         self.metrics["og_batch_records"].observe(len(scored.matrix))
         self.phases["journal"].observe(time.perf_counter() - start)
 

@@ -23,13 +23,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from ..config import Settings
 from ..data.contract import CLASSES, TARGET, TASK, Answer
-from ..lifecycle.ledger import changes, ledger_sql
+from ..lifecycle.ledger import changes
 from ..lifecycle.monitor import MEAN, Monitor, Watched
 from ..lifecycle.registry import quality
 from ..model.estimator import SCORE
 from .guard import Permit
 from .idempotency import Repeats
-from .journal import Journal, depth, feedback_schema, read_segment, schema_sql
+from .journal import Journal, depth, feedback_schema, read_segment, tables_sql
 from .metrics import AccessLog, Metrics, as_text, watch_process
 from .scorer import Batcher, CallerGone, Scorer
 from .shipper import Shipper, gently
@@ -98,7 +98,7 @@ class Service:
     def store(self)->Store:
         "The store, for reading. Raises `StoreError`."
         with self.opened:
-            if self.engine is None: self.engine = store_of(self.config, tables=schema_sql() + "\n" + ledger_sql())
+            if self.engine is None: self.engine = store_of(self.config, tables=tables_sql())
             return self.engine
 
 # %% ../../nbs/37_service.ipynb #9249c121
