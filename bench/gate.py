@@ -83,6 +83,26 @@ def quality_table(seeds: int) -> None:
             print(f"| {name} | " + " | ".join(f"{count} of {seeds}" for count in shown) + " |", flush=True)
 
 
+def traffic_once(job: tuple[int, float, float, int]) -> bool:
+    "Does `traffic` refuse a challenger on so many outcomes? Its rule: the whole interval lies beyond the limit."
+    seed, of_theirs, of_ours, outcomes = job
+    draw, limits = np.random.default_rng(seed), settings().gate
+    truth = draw.beta(1.2, 4, outcomes).clip(0.01, 0.99)
+    target = draw.random(outcomes) < truth
+    theirs, ours = shaken(truth, of_theirs, draw), shaken(truth, of_ours, draw)
+    return gate.interval(target, ours, theirs, limits.repeats)[2] < -limits.traffic_loss
+
+
+def traffic_table(seeds: int) -> None:
+    "The same challengers on the outcomes of what callers sent."
+    counts = (300, 1_000, 10_000)
+    print("| challenger | " + " | ".join(f"`traffic`, {count:,} outcomes" for count in counts) + " |\n|---|" + "---|" * len(counts))
+    with ProcessPoolExecutor(2) as pool:
+        for name, noise in CHALLENGERS.items():
+            found = [sum(pool.map(traffic_once, [(seed, *noise, count) for seed in range(seeds)])) for count in counts]
+            print(f"| {name} | " + " | ".join(f"{count} of {seeds}" for count in found) + " |", flush=True)
+
+
 def latency_table() -> None:
     print("| challenger | latency refuses | beside two busy processes |\n|---|---|---|")
     for name, extra in {"a copy of the champion": 0.0, "1.5 times the processor time for many records": 0.5}.items():
@@ -93,5 +113,7 @@ def latency_table() -> None:
 
 if __name__ == "__main__":
     quality_table(int(sys.argv[1]) if len(sys.argv) > 1 else 40)
+    print()
+    traffic_table(int(sys.argv[1]) if len(sys.argv) > 1 else 40)
     print()
     latency_table()

@@ -135,6 +135,9 @@ class GateSettings(Section):
     calibration: float = 0.05  # in standard deviations of the target
     latency: float = 1.35      # largest processor time, as a multiple of the champion's
     size: float = 2            # times the champion's
+    traffic_days: float = 7    # of requests that are answered again
+    traffic_moved: float = 0.5 # largest mean distance of the scores on them, in standard deviations
+    traffic_loss: float = 0.01 # largest loss of quality on those whose outcome is known, if it is sure
 
 # %% ../nbs/00_config.ipynb #c844d24c
 class MonitorSettings(Section):

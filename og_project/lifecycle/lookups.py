@@ -17,8 +17,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from .. import features
 from ..config import JournalSettings, ProjectError
-from ..features import write_lookups
 from ..store import ARROW, Store, append, ddl, query
 
 # %% ../../nbs/16_lookups.ipynb #346ef55e
@@ -56,11 +56,11 @@ def keep(
     lookups:Any,        # as `read_lookups` gives them
     retention_days:int, # of predictions
     now:datetime|None=None,
-)->str:                 # their hash; "" where there are none
+)->str:                 # their hash; "" where there are none, or 04_features has no `write_lookups`
     "Keep lookups. Raises `StoreError`."
     now = now or datetime.now(UTC)
     with TemporaryDirectory() as place:
-        write_lookups(Path(place), lookups)
+        if hasattr(features, "write_lookups"): features.write_lookups(Path(place), lookups) # older projects lack it (docs/upgrading.yml, why)
         files = contents(Path(place))
     if len(files) == 1: return ""
     seconds = retention_days * 86400

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MEAN', 'WORDS', 'Watched', 'GAUGES', 'Sample', 'log', 'FEW', 'shares', 'psi', 'jensen_shannon', 'score_parts',
-           'window_sql', 'Drift', 'feature_drift', 'drift', 'outcomes_sql', 'outcome_type', 'known_outcomes', 'means',
-           'live_quality', 'Table', 'tables', 'timed', 'Report', 'watched_model', 'lifecycle', 'check', 'to_dict',
-           'samples', 'Monitor', 'summary', 'serve_metrics']
+           'window_sql', 'Drift', 'feature_drift', 'drift', 'seen_sql', 'outcomes_sql', 'outcome_type',
+           'known_outcomes', 'means', 'live_quality', 'Table', 'tables', 'timed', 'Report', 'watched_model',
+           'lifecycle', 'check', 'to_dict', 'samples', 'Monitor', 'summary', 'serve_metrics']
 
 # %% ../../nbs/15_monitor.ipynb #bca5018f
 import json
@@ -103,12 +103,16 @@ def drift(store:Store, reference:dict[str, Any], version:str, since:datetime, un
     drifts = [feature_drift(name, part, found[f"c{i}"], rows, found.get(f"u_{name}", 0)) for i, (name, part) in enumerate(parts.items())]
     return rows, found["mean"], drifts
 
+# %% ../../nbs/15_monitor.ipynb #5ee25a11
+def seen_sql(text:bool)->str: # is an outcome stored as a text?
+    "SQL: an outcome as the task has it; nothing (null) for a text that is no number where one is needed."
+    return "toString(outcome)" if TASK == "multiclass" else "toFloat64OrNull(outcome)" if text else "toFloat64(outcome)"
+
 # %% ../../nbs/15_monitor.ipynb #07f107a8
 def outcomes_sql(text:bool)->str: # is an outcome stored as a text?
-    "SQL: what was said of a prediction, and what became of it; nothing (null) for a text that is no number where one is needed."
-    seen = "toString(outcome)" if TASK == "multiclass" else "toFloat64OrNull(outcome)" if text else "toFloat64(outcome)"
+    "SQL: what was said of a prediction, and what became of it."
     return f"""
-    SELECT said, {seen} AS seen FROM
+    SELECT said, {seen_sql(text)} AS seen FROM
         (SELECT prediction_id, argMax([{', '.join(SCORE)}], predicted_at) AS said FROM predictions
          WHERE predicted_at >= {{since:DateTime64(6, 'UTC')}} AND predicted_at < {{until:DateTime64(6, 'UTC')}} AND model_version = {{version:String}}
          GROUP BY prediction_id) AS p

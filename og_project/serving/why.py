@@ -49,10 +49,11 @@ def journaled(store:Store, prediction:str)->pa.Table: # (1,)
     return found
 
 # %% ../../nbs/24_why.ipynb #832f7ae8
-def record_of(row:pa.Table)->pa.Table: # (1,) with the contract's columns
-    "The record of a row. Fields that are personal are missing, as are those that the contract did not have then."
-    known = lambda name: name in row.column_names and name not in personal()
-    return pa.table([row[kind.name].cast(kind.type) if known(kind.name) else pa.nulls(1, kind.type) for kind in RECORD()], schema=RECORD())
+def record_of(rows:pa.Table)->pa.Table: # (n,) with the contract's columns
+    "The records of rows. Fields that are personal are missing, as are those that the contract did not have then."
+    known = lambda name: name in rows.column_names and name not in personal()
+    column = lambda kind: rows[kind.name].cast(kind.type) if known(kind.name) else pa.nulls(len(rows), kind.type)
+    return pa.table([column(kind) for kind in RECORD()], schema=RECORD())
 
 # %% ../../nbs/24_why.ipynb #3b749de6
 SAME, DIFFERS, NOT = "same bit by bit", "differs", "cannot be had"
