@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .. import features
+import og_project.features as features
 from ..config import JournalSettings, ProjectError
 from ..store import ARROW, Store, append, ddl, query
 
