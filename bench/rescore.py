@@ -43,9 +43,9 @@ def simulate(place: Path, rows: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         pq.write_table(pa.Table.from_batches([batch_of(entry, journal_schema(), b"key")]), f"{folder}/rows.parquet")
         fresh = "toString(generateUUIDv4(copy)) AS prediction_id, now64(6, 'UTC') - toIntervalSecond(rand() % 500000) AS predicted_at"
-        copies = f"(SELECT *, arrayJoin(range({max(1, rows // BASE)})) AS copy FROM {parquet(f'{folder}/rows.parquet')} LIMIT {rows})"
-        names = ", ".join(journal_schema().names)
-        client.command(f"INSERT INTO predictions ({names}) SELECT {names} FROM (SELECT * EXCEPT (copy) REPLACE ({fresh}) FROM {copies})")
+        names, some = ", ".join(journal_schema().names), f"(SELECT *, arrayJoin(range(5)) AS copy FROM {parquet(f'{folder}/rows.parquet')})"
+        for _ in range(max(1, rows // (5 * BASE))):  # a few copies at a time: all at once would be one block
+            client.command(f"INSERT INTO predictions ({names}) SELECT {names} FROM (SELECT * EXCEPT (copy) REPLACE ({fresh}) FROM {some})")
     kinds = {"binary": "rand() % 4 = 0", "regression": "rand() / 4294967295", "multiclass": f"{list(CLASSES)}[1 + rand() % {len(CLASSES) or 1}]"}
     client.command(f"INSERT INTO feedback (prediction_id, outcome, received_at) SELECT prediction_id, {kinds[TASK]}, now64(6, 'UTC') "
                    "FROM predictions WHERE cityHash64(prediction_id, 1) % 100 = 0")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['AS_JSON', 'REFUSED', 'MOMENT', 'og', 'concerns', 'note', 'plain_errors', 'parsed', 'run', 'worker', 'generated',
-           'dag', 'clean', 'outputs', 'said', 'register', 'gate', 'moved', 'promote', 'rollback', 'history', 'rescore',
-           'why', 'checkout']
+           'dag', 'clean', 'outputs', 'said', 'register', 'gate', 'moved', 'promote', 'signer', 'attest', 'rollback',
+           'history', 'rescore', 'why', 'checkout']
 
 # %% ../nbs/50_commands.ipynb #57600c21
 import json
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
-from functools import wraps
+from functools import partial, wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,7 @@ def register(promote_first:bool, as_json:bool)->None:
 
     The same model is registered once. Next: og gate, og promote."""
     from og_project.lifecycle import ledger, registry
+    from og_project.lifecycle.attestation import vouch
     config = settings()
     click.echo("recording the run in MLflow ...", err=as_json)
     with registry.reached(config): before = [v.version for v in registry.versions(registry.client(config, make=True), config)]
@@ -186,7 +187,8 @@ def register(promote_first:bool, as_json:bool)->None:
     now = registry.champion(config)
     if promote_first and (now is None or registry.made_for_other_code(config, now)):
         if now: click.echo(f"version {now.version} is of another contract and cannot serve: {version.version} takes its place", err=as_json)
-        ledger.promote(config, version.version, "the first", force=now is not None)
+        key = os.environ.get("SIGNER_KEY")
+        ledger.promote(config, version.version, "the first", now is not None, partial(vouch, config, Path(key) if key else None))
         now = registry.champion(config)
     lines = [f"\nQuality on the test part\n{registry.quality_table(json.loads(registry.only('metrics').read_text()))}\n",
              f"reports     {', '.join(str(p.relative_to(root())) for p in registry.products('nb').values())}",
@@ -231,14 +233,44 @@ def moved(change:Any, as_json:bool)->None: # the ledger's `Change`
 @click.argument("version", required=False)
 @click.option("--reason", default="", help="Kept in the ledger.")
 @click.option("--force", is_flag=True, help="Without the gate's consent; then --reason is needed.")
+@click.option("--key", envvar="SIGNER_KEY", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Sign it with this key first (og attest).")
 @AS_JSON
 @plain_errors
-def promote(version:str|None, reason:str, force:bool, as_json:bool)->None:
+def promote(version:str|None, reason:str, force:bool, key:Path|None, as_json:bool)->None:
     """Make a VERSION (the challenger, if none is named) the champion: the one that the service loads.
 
     The gate must have let it pass against the champion of now. Example: og promote 3 --force --reason "the gate's data are broken\""""
     from og_project.lifecycle import ledger
-    moved(ledger.promote(settings(), version, reason, force), as_json)
+    from og_project.lifecycle.attestation import vouch
+    moved(ledger.promote(settings(), version, reason, force, partial(vouch, settings(), key)), as_json)
+
+# %% ../nbs/50_commands.ipynb #8d6183fa
+@og.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@plain_errors
+def signer(file:Path)->None:
+    """Make a pair of keys to sign versions with: FILE, which only you may read, and FILE.pub.
+
+    The public keys of all who may sign stand one after the other in the file that serve.signers names. Example: og signer ~/ada"""
+    from og_project.lifecycle.attestation import new_signer
+    click.echo(f"key {new_signer(file.expanduser())}: sign with {file}, trust {file}.pub")
+
+# %% ../nbs/50_commands.ipynb #91401031
+@og.command()
+@click.argument("version")
+@click.option("--key", required=True, envvar="SIGNER_KEY", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="The private key, as `og signer` makes it.")
+@AS_JSON
+@plain_errors
+def attest(version:str, key:Path, as_json:bool)->None:
+    """Vouch for a VERSION: sign its files, origin, card, verdict and bill of materials, and keep that with its run.
+
+    Where serve.signers names public keys, nothing else is promoted or served. Example: og attest 3 --key ~/ada"""
+    from og_project.lifecycle import attestation
+    from og_project.lifecycle.registry import versioned
+    envelope = attestation.attest(settings(), versioned(settings(), concerns(version)), key)
+    said(envelope, f"version {version} is signed by {envelope['signatures'][0]['keyid']}", as_json)
 
 # %% ../nbs/50_commands.ipynb #5b19333e
 @og.command()

@@ -107,6 +107,7 @@ class ServeSettings(Section):
     stream_seconds: float = 600         # for one Arrow request
     drain_seconds: float = 10           # after SIGTERM
     trust: Literal["registry", "ledger"] = "registry" # who says what serves: MLflow's alias, or the last promotion of an unbroken ledger
+    signers: str | None = None          # a file of public keys: only versions that one of them signed for are taken
     watch_seconds: float = 5            # between two looks at the champion
     lookups_seconds: float = 60         # between two refreshes of the lookups
 

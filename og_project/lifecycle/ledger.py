@@ -15,7 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -204,6 +204,7 @@ def promote(
     version:str|None=None, # `None`: the challenger
     reason:str="",
     force:bool=False,      # without a verdict of the gate, or against it; then there must be a reason
+    before:Callable[[Any], None]=lambda named: None, # given the version when nothing speaks against it; what it raises stops the promotion
 )->Change:
     "Make a version the champion. Raises `RegistryError` if the gate has not let it pass, and if there is no such version."
     store = store_of(config, tables=ledger_sql())
@@ -217,6 +218,7 @@ def promote(
         why = f"was {verdict} against version {named.tags.get('verdict_against')}" if verdict else "has no verdict"
         raise RegistryError(f"version {to} {why}, and version {now} serves: run `og gate {to}`; or by hand `og promote {to} --force --reason '...'`")
     if force and not reason: raise RegistryError("--force goes past the gate: say why with --reason, the ledger keeps it")
+    before(named)
     return move(config, store, Change(datetime.now(UTC), config.mlflow.model, "promote", now, to, whoever(), verdict, reason))
 
 # %% ../../nbs/13_ledger.ipynb #2fd2d809

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['SAME', 'DIFFERS', 'NOT', 'ASKED', 'UnknownPrediction', 'journaled', 'record_of', 'Rebuilt', 'differences', 'judged',
            'answer_again', 'features_again', 'depths_here', 'package_at', 'depths_at', 'depths', 'lookups_of', 'Why',
-           'drift_of_day', 'outcomes_of', 'chain_of', 'rebuilt_model', 'why', 'summary']
+           'drift_of_day', 'outcomes_of', 'chain_of', 'signed_by', 'rebuilt_model', 'why', 'summary']
 
 # %% ../../nbs/24_why.ipynb #4c028503
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -27,12 +28,13 @@ import pyarrow as pa
 from ..config import ProjectError, Settings, root
 from ..data.contract import Answer, answer
 from ..features import build_features, read_lookups, ready
-from ..lifecycle.checkout import checkout, origin_of, rebuild
+from ..lifecycle.attestation import AttestationError, attested
+from ..lifecycle.checkout import checkout, is_whole, origin_of, rebuild
 from ..lifecycle.ledger import as_served, changes, live_at
 from ..lifecycle.lookups import LookupsGone, fetch_lookups, lookups_hash
 from ..lifecycle.monitor import drift
 from ..lifecycle.registry import fetch, quality, versioned
-from ..model.estimator import RECORD, Model, OtherContract, answers, contributions, load, read_reference, scores
+from ..model.estimator import RECORD, Model, OtherContract, answers, contributions, load, read_reference, scores, verify
 from .journal import personal, tables_sql
 from ..store import Store, query, store_of, write
 
@@ -95,11 +97,11 @@ def answer_again(model:Model, row:pa.Table)->Rebuilt:
 def features_again(model:Model, lookups:Path|str, row:pa.Table)->Rebuilt: # `lookups`: their folder, or why there are none
     "The features from the journaled record."
     if isinstance(lookups, str): return Rebuilt("features", NOT, lookups)
-    names, hidden = model.encoder["features"], [name for name in personal() if name in row.column_names or personal()[name] == "drop"]
+    names = model.encoder["features"]
     now = build_features(record_of(row), ready(read_lookups(lookups)))[0]
     then = np.array(row["features"][0].as_py(), np.float32)
     return judged("features", dict(zip(names, then.tolist(), strict=True)), dict(zip(names, now.tolist(), strict=True)),
-                  "from the journaled record and the lookups of that moment", hidden)
+                  "from the journaled record and the lookups of that moment", list(personal()))
 
 # %% ../../nbs/24_why.ipynb #cc6fcad3
 def depths_here(folder:Path, lookups:Path|str, row:pa.Table)->dict[str, Any]: # "rebuilt", "reasons", "error"
@@ -113,7 +115,8 @@ def depths_here(folder:Path, lookups:Path|str, row:pa.Table)->dict[str, Any]: # 
 # %% ../../nbs/24_why.ipynb #f885fa6d
 def package_at(commit:str, into:Path)->Path|None: # `None`: git doesn't have it here
     "Lay the package of a commit into a folder."
-    packed = subprocess.run(["git", "archive", commit, "og_project"], cwd=root(), capture_output=True)
+    try: packed = subprocess.run(["git", "archive", commit, "og_project"], cwd=root(), capture_output=True)
+    except OSError: return None # no git here
     if packed.returncode: return None
     with tarfile.open(fileobj=BytesIO(packed.stdout)) as archive: archive.extractall(into, filter="data")
     return into
@@ -203,12 +206,21 @@ def chain_of(version:Any, row:pa.Table, change:Any)->dict[str, str]: # MLflow's 
     judged = {"run": version.run_id or "", "verdict": tags.get("verdict", ""), "ledger": change.hash if change else ""}
     return of_version | judged | {"lookups": of_row("lookups_hash"), "request": of_row("request_id")}
 
+# %% ../../nbs/24_why.ipynb #dcafd73f
+def signed_by(config:Settings, version:Any, folder:Path)->str: # MLflow's version, its model; "": nobody has to
+    "Who vouches for a version, or why that does not hold. Raises `RegistryError`."
+    try: envelope = attested(config, version, verify(folder))
+    except AttestationError as e: return str(e)
+    return f"signed by {', '.join(one['keyid'] for one in envelope['signatures'])}" if envelope else ""
+
 # %% ../../nbs/24_why.ipynb #3ecafb52
 def rebuilt_model(config:Settings, version:Any, say:Callable[[str], None])->Rebuilt:
     "Depth 3: the model from commit, data and parameters, in `build/checkout/VERSION`. Raises `RegistryError`."
     origin, folder = origin_of(config, version), root()/"build"/"checkout"/str(version.version)
     try:
-        if not (folder/".venv/ready").exists(): checkout(origin, folder, say)
+        if not is_whole(folder):
+            shutil.rmtree(folder, ignore_errors=True) # what an earlier failure left
+            checkout(origin, folder, say)
         found = rebuild(origin, folder, say)
     except ProjectError as e: return Rebuilt("model", NOT, str(e))
     how = f"from commit {origin.commit[:12]}, records {origin.data[:12]} and the run's parameters"
@@ -235,7 +247,7 @@ def why(
     shown = lambda names: {name: row[name][0].as_py() for name in names if name in row.column_names and name not in marks}
     return Why(prediction, at, number, shown(RECORD().names), shown(Answer.model_fields), marks, found["reasons"], found["rebuilt"],
                change._asdict() if change else None, quality(version.tags), drift_of_day(store, read_reference(folder), number, at),
-               outcomes_of(store, prediction), chain_of(version, row, change))
+               outcomes_of(store, prediction), chain_of(version, row, change) | {"attestation": signed_by(config, version, folder)})
 
 # %% ../../nbs/24_why.ipynb #5fa242af
 def summary(found:Why)->str:
