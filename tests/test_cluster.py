@@ -1,5 +1,6 @@
 """Tables on several ClickHouse hosts. No real cluster can be had here. What is real: the engine, its Distributed tables where a shard is this host,
 its HTTP interface, two hosts that take batches. What is not: replication, `ON CLUSTER`, and reading from another host: parsed and planned only."""
+import gc
 import json
 import re
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ def count(store: Store, table: str = "predictions") -> int:
 def two_shards(tmp_path):
     "The engine, in this process, as a host of a cluster whose two shards are other hosts."
     config = write_clusters(tmp_path / "two.xml", (("shard-a.invalid",), ("shard-b.invalid",)))
+    gc.collect()  # a process has one engine at a time, and an error that was caught may still hold another
     engine = chdb.connect(f"file:{tmp_path}/two?config-file={config}")
     yield engine
     engine.close()
