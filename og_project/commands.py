@@ -320,7 +320,7 @@ MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 @click.option("--against", default=None, metavar="VERSION", help="Beside this one; the champion, if none is named.")
 @click.option("--since", type=MOMENT, default=None, help="UTC; gate.traffic_days before the end, if left out.")
 @click.option("--until", type=MOMENT, default=None, help="UTC; now, if left out.")
-@click.option("--rows", default=10_000, show_default=True, help="How many requests are looked at, drawn evenly.")
+@click.option("--rows", type=click.IntRange(1), default=10_000, show_default=True, help="How many requests are looked at, drawn evenly.")
 @AS_JSON
 @plain_errors
 def rescore(version:str, against:str|None, since:datetime|None, until:datetime|None, rows:int, as_json:bool)->None:

@@ -7,9 +7,9 @@ __all__ = ['Lookups', 'SMALL_BATCH', 'Vocabulary', 'Encoded', 'TAXI_MINUTES', 'K
            'HORIZON', 'WINDOWS', 'REACH', 'WEATHER', 'FEATURES', 'GROUPS', 'DEPARTURES', 'BLOCK', 'local_time',
            'hour_of', 'schedule', 'holiday_days', 'calendar', 'write_lookups', 'read_lookups', 'vocabulary_of',
            'dictionary_encode', 'encode', 'take', 'join_keys', 'LookupTable', 'lookup_table', 'plane_and_route',
-           'history_sql', 'history', 'Sources', 'sources_of', 'reference_lookups', 'Tally', 'tally', 'mean_of_windows',
-           'recent', 'Features', 'ready', 'build_features', 'as_of', 'refresh', 'Window', 'records_and_matrix',
-           'feature_block', 'block_arguments', 'build', 'demo_build', 'build_share', 'past']
+           'history_sql', 'history', 'in_order', 'Sources', 'sources_of', 'reference_lookups', 'Tally', 'tally',
+           'mean_of_windows', 'recent', 'Features', 'ready', 'build_features', 'as_of', 'refresh', 'Window',
+           'records_and_matrix', 'feature_block', 'block_arguments', 'build', 'demo_build', 'build_share', 'past']
 
 # %% ../nbs/04_features.ipynb #56e45e0a
 from dataclasses import dataclass
@@ -194,6 +194,11 @@ def history(
     hours = [int(-(-since.timestamp() // 3600)), int(until.timestamp() // 3600)] # the first and the last whole hour
     return {"history": found, "coverage": pa.table({"since": hours[:1], "until": hours[1:], "late_minutes": [late_minutes]})}
 
+# %% ../nbs/04_features.ipynb #ef4b367f
+def in_order(recent:Lookups)->Lookups: # as `history` gives it
+    "The same rows in one order, whatever the engine's: so that the same history is the same file."
+    return recent | {"history": recent["history"].sort_by([(name, "ascending") for name in ("event", "by", "key", "hour")])}
+
 # %% ../nbs/04_features.ipynb #d5167660
 @dataclass(frozen=True)
 class Sources:
@@ -347,7 +352,7 @@ def refresh(
     last = query(store, "SELECT toUnixTimestamp(max(time_hour)) AS at FROM flights")["at"][0].as_py()
     until = max(datetime.fromtimestamp(last, UTC), as_of(lookups, about))
     since, end, late_minutes = (int(lookups["coverage"][name][0].as_py()) for name in ("since", "until", "late_minutes"))
-    return lookups | history(store, DEPARTURES, until - timedelta(hours=end - since), until, late_minutes)
+    return lookups | in_order(history(store, DEPARTURES, until - timedelta(hours=end - since), until, late_minutes))
 
 # %% ../nbs/04_features.ipynb #3a52d4d1
 @dataclass(frozen=True)
@@ -410,8 +415,7 @@ def build(
     blocks = block_arguments(store, sources.records, until, fixed, late_minutes)
     written = write(made["features"], cached_blocks(cache, feature_block, blocks))
     recent = history(store, sources.records, until - timedelta(days=lookup_days), until, late_minutes)
-    in_order = [(name, "ascending") for name in ("event", "by", "key", "hour")]
-    write_lookups(made["lookups"], fixed | recent | {"history": recent["history"].sort_by(in_order)})
+    write_lookups(made["lookups"], fixed | in_order(recent))
     return written
 
 # %% ../nbs/04_features.ipynb #4a031241

@@ -36,5 +36,5 @@ async function rebuild() {
 const fails = e => { at("status").textContent = `The service does not answer: ${e.message}`; };
 at("key").addEventListener("submit", event => { event.preventDefault(); useKey(at("key-value").value); at("key").hidden = true; rebuild().catch(fails); });
 at("which").addEventListener("submit", event => { event.preventDefault(); location.hash = encodeURIComponent(at("id").value.trim()); rebuild().catch(fails); });
-at("id").value = decodeURIComponent(location.hash.slice(1));
+try { at("id").value = decodeURIComponent(location.hash.slice(1)); } catch { at("status").textContent = "The address names no prediction."; }
 rebuild().catch(fails);

@@ -20,8 +20,8 @@ from og_project.cli import og
 from og_project.config import settings
 from og_project.data.contract import EXAMPLE
 from og_project.lifecycle import ledger
-from og_project.lifecycle.attestation import AttestationError, attest, attested, new_signer, opened, read_signers, sign, signed_bytes
-from og_project.lifecycle.registry import versioned
+from og_project.lifecycle.attestation import attest, attested, new_signer, opened, read_signers, sign, signed_bytes
+from og_project.lifecycle.registry import AttestationError, versioned
 from og_project.model.estimator import seal, verify
 
 
@@ -95,7 +95,8 @@ def test_what_was_replaced_with_its_fingerprint_is_refused(registry, real, place
     mlflow.log_artifacts(run, copied, "attestation")
     bare = registry.publish(folder)  # and one with none
     strange = registry.publish(folder)  # and one that she signed
-    attest(settings("local"), versioned(settings("local"), strange), keys["eve"])
+    alone = settings("local").model_copy(update={"serve": settings("local").serve.model_copy(update={"signers": None})})
+    attest(alone, versioned(alone, strange), keys["eve"])
     for version, reason in ((taken, "it vouches for"), (bare, "nobody vouches"), (strange, "whom serve.signers does not have")):
         registry.promote(version)
         wait_until(lambda version=version: version in httpx.get(site.url + "/model").json()["refused"])
@@ -105,10 +106,16 @@ def test_what_was_replaced_with_its_fingerprint_is_refused(registry, real, place
     assert told.exit_code == 1 and "nobody vouches" in told.output
     promoted = lambda: [change for change in ledger.history(settings("local"))[0] if change.kind == "promote"]
     told = CliRunner().invoke(og, ["promote", bare, "--force", "--reason", "a test", "--key", str(keys["eve"])])
-    assert told.exit_code == 1 and "whom serve.signers does not have" in told.output and not promoted()
+    assert told.exit_code == 1 and "nothing was signed" in told.output and not promoted()
+    told = CliRunner().invoke(og, ["attest", good, "--key", str(keys["eve"])])
+    assert told.exit_code == 1 and "none of serve.signers: nothing was signed" in told.output  # what ada signed stands
+    mlflow.set_model_version_tag("og_project", good, "git_commit", "0" * 40)
+    with pytest.raises(AttestationError, match="its git_commit is"):
+        attested(settings("local"), versioned(settings("local"), good), verify(site.folder / "models/versions" / good))
     told = CliRunner().invoke(og, ["promote", bare, "--force", "--reason", "a test"], env={"SIGNER_KEY": str(keys["ada"])})
     assert told.exit_code == 0, told.output  # ada has looked at it, and signs
-    assert httpx.post(site.url + "/admin/reload").json()["status"] == f"version {bare} serves now"
+    wait_until(lambda: serves(site) == bare)  # refused before, and looked at again
+    assert bare not in httpx.get(site.url + "/model").json()["refused"]
 
 
 def test_the_copy_on_the_disk_needs_it_as_well(registry, place):

@@ -24,7 +24,7 @@ from og_project.lifecycle import ledger
 from og_project.lifecycle.lookups import keep, lookups_hash
 from og_project.model.estimator import SCORE, load, rows_table, scores
 from og_project.serving.journal import Entry, batch_of, demo_outcomes, journal_schema, new_ids, personal, tables_sql
-from og_project.serving.why import DIFFERS, NOT, SAME, depths, depths_here, lookups_of, why
+from og_project.serving.why import DIFFERS, NOT, SAME, depths, depths_here, lookups_of, package_at, why
 from og_project.store import connect, create, query
 
 pytestmark = pytest.mark.skipif(bool(personal()), reason="a record with personal fields is not kept whole")
@@ -144,14 +144,17 @@ def test_an_answer_of_other_code_is_rebuilt_by_that_code(real, tmp_path, monkeyp
     replace(project.folder / "og_project/features.py", *problem.FEATURE)
     project.run("git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "-qam", "another feature")
     commit = project.run("git", "rev-parse", "HEAD").stdout.strip()
+    code_of_then = tmp_path / "then"
+    project.run("git", "worktree", "add", "-q", str(code_of_then), commit)
+    project.run("git", "checkout", "-q", "HEAD~1")  # what runs here is another code
     code = ("import json, sys; from pathlib import Path; import pyarrow.parquet as pq; from test_why import row_of; "
             "import pyarrow as pa; folder, asked, to = sys.argv[1:]; "
             "pq.write_table(pa.concat_tables([row_of(Path(folder), record) for record in json.loads(Path(asked).read_text())]), to)")
     table, folder = pq.read_table(real["records"], columns=list(Record.model_fields)), real["fitted"]
     asked = [Record(**row).model_dump(mode="json") for row in table.take(np.linspace(0, len(table) - 1, 200).astype(int)).to_pylist()]
     (tmp_path / "records.json").write_text(json.dumps(asked))
-    paths = f"{project.folder}:{Path(__file__).parent}"
-    project.run(sys.executable, "-c", code, str(folder), str(tmp_path / "records.json"), str(tmp_path / "rows"), PYTHONPATH=paths)
+    paths = f"{code_of_then}:{Path(__file__).parent}"
+    project.run(sys.executable, "-P", "-c", code, str(folder), str(tmp_path / "records.json"), str(tmp_path / "rows"), PYTHONPATH=paths)
     rows = pq.read_table(tmp_path / "rows")
     monkeypatch.setenv("OG_ROOT", str(project.folder))
     here = lambda row: depths_here(folder, folder / "lookups", row)["rebuilt"]
@@ -159,6 +162,10 @@ def test_an_answer_of_other_code_is_rebuilt_by_that_code(real, tmp_path, monkeyp
     found = depths(commit, folder, folder / "lookups", row)["rebuilt"]
     assert [depth.verdict for depth in found] == [SAME, SAME] and f"by the code of commit {commit[:12]}" in found[1].how
     assert depths("0" * 40, folder, folder / "lookups", row)["rebuilt"] == here(row)  # nobody has that code
+    strange = tmp_path / "strange"  # a tag in the registry says where else code could be had
+    project.run("git", "init", "-q", str(strange))
+    for commit in (f"--remote=file://{strange}", "HEAD", "main", "--output=/dev/null"):
+        assert package_at(commit, tmp_path / "code") is None
 
 
 @pytest.mark.slow

@@ -31,8 +31,8 @@ from ..config import GateSettings, ProjectError, Settings, root
 from ..data.contract import CLASSES, TARGET, TASK, TIME, Record
 from ..features import past
 from ..files import replacing
-from .ledger import stops
-from .registry import CHALLENGER, RegistryError, aliased, champion, client, data_hash, fetch, only, reached, versioned
+from .ledger import serving, stops
+from .registry import CHALLENGER, RegistryError, aliased, client, data_hash, fetch, only, reached, versioned
 from ..model.estimator import Model, ModelError, check_golden, load, predict, score_columns, scores
 from ..model.evaluate import METRICS, score
 from ..model.train import bucket_of_key
@@ -425,7 +425,7 @@ def judge(
 )->Verdict:
     "Compare a version with the champion, on the records that the pipeline left. Raises `GateError`, `RegistryError`, and what `more` raises."
     place, store = root()/"models"/"versions", connect()
-    named, now = versioned(config, version) if version else aliased(config, CHALLENGER), champion(config)
+    named, now = versioned(config, version) if version else aliased(config, CHALLENGER), serving(config)
     if named is None: raise RegistryError("there is no challenger: `og register` makes one, or name a version (`og gate 3`)")
     name, at, limits = str(named.version), datetime.now(UTC).isoformat(timespec="seconds"), config.gate
     ours = fetch(config, named, place)

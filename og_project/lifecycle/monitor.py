@@ -29,8 +29,8 @@ from prometheus_client.registry import Collector
 
 from ..config import ProjectError, Settings, root
 from ..data.contract import CLASSES, TARGET, TASK, Answer, Record
-from .ledger import changes, faults, promoted, strayed
-from .registry import RegistryError, champion, client, fetch, quality, reached, versions
+from .ledger import changes, faults, promoted, serving, strayed
+from .registry import RegistryError, client, fetch, quality, reached, versions
 from ..model.estimator import SCORE, read_reference
 from ..store import Store, arrow_schema, columns, properties, query
 
@@ -214,7 +214,7 @@ Watched = tuple[str, dict[str, Any], dict[str, float]] | None # version, referen
 
 def watched_model(config:Settings)->Watched:
     "The champion's reference, and its quality. Raises `RegistryError`, `ModelError`."
-    now = champion(config)
+    now = serving(config)
     if now is None: return None
     reference = read_reference(fetch(config, now, root()/"models"/"versions"))
     return (str(now.version), reference, quality(now.tags)) if reference else None

@@ -26,10 +26,9 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from ..config import Settings, demo_settings, root, settings
+from ..config import ProjectError, Settings, demo_settings, root, settings
 from ..data.contract import EXAMPLE, Answer
 from ..lifecycle.monitor import to_dict
-from ..lifecycle.registry import RegistryError
 from .guard import Guard
 from og_project.serving.handlers import (
     ARROW_STREAM,
@@ -171,7 +170,7 @@ def add_operations(app:FastAPI, service:Service)->None:
         "A past answer, rebuilt from what was kept: whether answer and features come out the same, the reasons, and what it all came from."
         try: return await asyncio.to_thread(lambda: asdict(why(service.config, prediction_id, store=service.store())))
         except UnknownPrediction as e: raise HTTPException(404, str(e)) from None
-        except RegistryError as e: raise HTTPException(503, str(e)) from None
+        except ProjectError as e: raise HTTPException(503, str(e)) from None # registry or storage away, or not what was registered
 
 # %% ../../nbs/39_api.ipynb #340de119
 def add_dialects(app:FastAPI, service:Service)->None:

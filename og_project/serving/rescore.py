@@ -20,9 +20,10 @@ import pyarrow as pa
 from ..config import GateSettings, Settings, root
 from ..data.contract import Answer, answer
 from ..features import build_features, ready, refresh
-from ..lifecycle.gate import DECIDING, Candidate, Check, interval, not_checked, opened_model, share, slices_of
+from ..lifecycle.gate import DECIDING, Candidate, Check, GateError, interval, not_checked, opened_model, share, slices_of
+from ..lifecycle.ledger import serving
 from ..lifecycle.monitor import known_outcomes, outcome_type, seen_sql
-from ..lifecycle.registry import expect_champion, fetch, versioned
+from ..lifecycle.registry import RegistryError, fetch, versioned
 from ..model.estimator import SCORE, Model, contributions, read_reference, score_columns, scores
 from .journal import personal, tables_sql
 from .why import record_of
@@ -186,10 +187,12 @@ def check_traffic(config:Settings, ours:Candidate, theirs:Candidate)->Check:
 # %% ../../nbs/25_rescore.ipynb #1cfbad52
 def rescore(config:Settings, version:str, against:str|None, period:Period)->Rescored: # `against`: the champion, if it is `None`
     "Let a version answer again what callers sent, beside another one. Raises `RegistryError`, `StoreError`, `GateError`."
-    named, other = versioned(config, version), versioned(config, against) if against else expect_champion(config)
+    named, other = versioned(config, version), versioned(config, against) if against else serving(config)
+    if other is None: raise RegistryError("nothing serves yet: name a version with --against")
     place = root()/"models"/"versions"
-    folders = {str(v.version): fetch(config, v, place) for v in (named, other)}
-    a, b = (Candidate(name, opened_model(folder, name, "version"), folder, np.zeros(0)) for name, folder in folders.items())
+    if named.version == other.version: raise GateError(f"version {named.version} beside itself says nothing: name another with --against")
+    folders = [(str(v.version), fetch(config, v, place)) for v in (named, other)]
+    a, b = (Candidate(name, opened_model(folder, name, "version"), folder, np.zeros(0)) for name, folder in folders)
     return compared(config, store_of(config, tables=tables_sql()), a, b, period)
 
 # %% ../../nbs/25_rescore.ipynb #d7bff309

@@ -28,12 +28,12 @@ import pyarrow as pa
 from ..config import ProjectError, Settings, root
 from ..data.contract import Answer, answer
 from ..features import build_features, read_lookups, ready
-from ..lifecycle.attestation import AttestationError, attested
-from ..lifecycle.checkout import checkout, is_whole, origin_of, rebuild
+from ..lifecycle.attestation import attested, changed_evidence, opened, signers_of
+from ..lifecycle.checkout import checkout, is_commit, is_whole, origin_of, rebuild, untouched
 from ..lifecycle.ledger import as_served, changes, live_at
 from ..lifecycle.lookups import LookupsGone, fetch_lookups, lookups_hash
 from ..lifecycle.monitor import drift
-from ..lifecycle.registry import fetch, quality, versioned
+from ..lifecycle.registry import AttestationError, fetch, quality, versioned
 from ..model.estimator import RECORD, Model, OtherContract, answers, contributions, load, read_reference, scores, verify
 from .journal import personal, tables_sql
 from ..store import Store, query, store_of, write
@@ -115,6 +115,7 @@ def depths_here(folder:Path, lookups:Path|str, row:pa.Table)->dict[str, Any]: # 
 # %% ../../nbs/24_why.ipynb #f885fa6d
 def package_at(commit:str, into:Path)->Path|None: # `None`: git doesn't have it here
     "Lay the package of a commit into a folder."
+    if not is_commit(commit): return None
     try: packed = subprocess.run(["git", "archive", commit, "og_project"], cwd=root(), capture_output=True)
     except OSError: return None # no git here
     if packed.returncode: return None
@@ -127,13 +128,13 @@ ASKED = ("import json, sys; from dataclasses import asdict; from pathlib import 
          "found = depths_here(Path(folder), Path(lookups) if Path(lookups).is_dir() else lookups, pq.read_table(row)); "
          "print(json.dumps(found | {'rebuilt': [asdict(depth) for depth in found['rebuilt']]}))")
 
-def depths_at(commit:str, folder:Path, lookups:Path|str, row:pa.Table)->dict[str, Any]|None: # as `depths_here`; `None`: that code cannot say
+def depths_at(commit:str, folder:Path, lookups:Path|str, row:pa.Table)->dict[str, Any]|None: # as `depths_here`; `None`: it isn't here, or cannot say
     "What the code of another commit makes of a row."
     with TemporaryDirectory() as place:
         package = package_at(commit, Path(place)/"code")
         if package is None: return None
         write(Path(place)/"row", row)
-        asked = [sys.executable, "-c", ASKED, str(folder), str(lookups), f"{place}/row"]
+        asked = [sys.executable, "-P", "-c", ASKED, str(folder), str(lookups), f"{place}/row"]
         done = subprocess.run(asked, env=os.environ | {"PYTHONPATH": str(package)}, cwd=root(), capture_output=True, text=True)
     if done.returncode: return None
     found = json.loads(done.stdout.splitlines()[-1])
@@ -211,15 +212,18 @@ def signed_by(config:Settings, version:Any, folder:Path)->str: # MLflow's versio
     "Who vouches for a version, or why that does not hold. Raises `RegistryError`."
     try: envelope = attested(config, version, verify(folder))
     except AttestationError as e: return str(e)
-    return f"signed by {', '.join(one['keyid'] for one in envelope['signatures'])}" if envelope else ""
+    if envelope is None: return ""
+    changed = changed_evidence(config, version, opened(envelope, signers_of(config)), folder)
+    by = ", ".join(one["keyid"] for one in envelope["signatures"])
+    return f"signed by {by}" + (f"; not as it was signed any more: {', '.join(changed)}" if changed else "")
 
 # %% ../../nbs/24_why.ipynb #3ecafb52
 def rebuilt_model(config:Settings, version:Any, say:Callable[[str], None])->Rebuilt:
     "Depth 3: the model from commit, data and parameters, in `build/checkout/VERSION`. Raises `RegistryError`."
     origin, folder = origin_of(config, version), root()/"build"/"checkout"/str(version.version)
     try:
-        if not is_whole(folder):
-            shutil.rmtree(folder, ignore_errors=True) # what an earlier failure left
+        if not (is_whole(folder) and untouched(origin, folder)):
+            shutil.rmtree(folder, ignore_errors=True) # what an earlier failure or somebody left
             checkout(origin, folder, say)
         found = rebuild(origin, folder, say)
     except ProjectError as e: return Rebuilt("model", NOT, str(e))

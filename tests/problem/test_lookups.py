@@ -39,4 +39,9 @@ def test_lookups_are_made_anew_from_the_store_and_age_without_it(site, clickhous
     found = lookups_of(store, rows.slice(0, 1), folder, tmp_path)
     assert found == tmp_path / "lookups", "they were kept, and are not those of the model"
     assert [depth.verdict for depth in depths_here(folder, found, rows.slice(0, 1))["rebuilt"]] == [SAME, SAME]
+    kept = lambda: query(store, "SELECT count() AS n FROM lookups")["n"][0].as_py()
+    before = kept()
+    for _ in range(3):
+        httpx.post(site.url + "/admin/reload").raise_for_status()
+    assert kept() == before == len(list((folder / "lookups").iterdir())) + 1, "nothing has changed since: each file once, and their list"
     assert depths_here(folder, folder / "lookups", rows.slice(0, 1))["rebuilt"][1].verdict == DIFFERS
