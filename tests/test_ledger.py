@@ -60,10 +60,9 @@ def test_whatever_is_done_to_a_row_is_seen(count, old, data):
 
 @pytest.fixture(params=["embedded", "server", "cluster"])
 def store(request, tmp_path):
-    if request.param == "embedded":
-        store = connect(f"chdb://{tmp_path / 'data'}")
-    else:
-        store = connect(request.getfixturevalue("clickhouse" if request.param == "server" else "cluster").url, "hunter2")
+    servers = {"server": "clickhouse", "cluster": "cluster"}
+    url = request.getfixturevalue(servers[request.param]).url if request.param in servers else f"chdb://{tmp_path / 'data'}"
+    store = connect(url, "hunter2")
     create(store, ledger_sql())
     return store
 
