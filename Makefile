@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS = true
 export MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline test quick image image-test stack-test starters-test airflow-test chart-test gitlab-test lint fix lint-lock lint-secrets lint-vulnerabilities export dag lock docs serve lab mlflow bench clean
+.PHONY: help setup pipeline test quick image image-test stack-test starters-test airflow-test chart-test gitlab-test lint fix lint-lock lint-secrets lint-vulnerabilities export dag lock docs serve lab mlflow replay bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -148,6 +148,9 @@ lab: setup ## open JupyterLab on the notebooks
 
 mlflow: setup ## open the tracking page on 127.0.0.1:5000
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000 --workers 1
+
+replay: setup ## send the past through a service of its own, day by day, with retraining: reports/replay.html (ten minutes)
+	@$(BIN)/og replay
 
 bench: pipeline ## measure: pipeline overhead, growth, what helped the model, the service beside others, the monitor (docs/benchmarks.md; what needs Docker: bench/image.py, bench/stack.py)
 	@for script in pipeline growth ablation; do test ! -e bench/problem/$$script.py || $(BIN)/python bench/problem/$$script.py || exit 1; done

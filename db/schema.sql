@@ -135,6 +135,18 @@ ORDER BY (hash, kept_at)
 TTL toDateTime(kept_at) + toIntervalDay(731)
 SETTINGS non_replicated_deduplication_window = 1000;
 
+CREATE TABLE IF NOT EXISTS shadows (
+    prediction_id String,
+    model_version String,
+    answered_at DateTime64(6, 'UTC'),
+    scores Array(Float64),
+    micros Float64
+) ENGINE = MergeTree
+PARTITION BY toYYYYMM(answered_at)
+ORDER BY (model_version, prediction_id)
+TTL toDateTime(answered_at) + toIntervalDay(365)
+SETTINGS non_replicated_deduplication_window = 1000;
+
 CREATE TABLE IF NOT EXISTS logs (
     at DateTime64(3, 'UTC'),
     level String,

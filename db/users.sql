@@ -16,6 +16,7 @@ GRANT SELECT ON * TO pipeline;
 GRANT SELECT ON system.parts TO pipeline;
 GRANT SELECT ON system.clusters TO pipeline;
 GRANT INSERT ON promotions TO pipeline;
+GRANT INSERT ON shadows TO pipeline;
 GRANT CREATE TEMPORARY TABLE, CREATE ARBITRARY TEMPORARY TABLE ON *.* TO pipeline;
 
 CREATE USER IF NOT EXISTS monitor IDENTIFIED WITH sha256_hash BY '{MONITOR_PASSWORD}';

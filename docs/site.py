@@ -105,6 +105,8 @@ def build(site: Path) -> None:
             there = source / re.sub(r"(^|/)README\.md$", r"\1index.md", page.relative_to(ROOT).as_posix())
             there.parent.mkdir(parents=True, exist_ok=True)
             there.write_text(page.read_text())
+        for picture in (ROOT / "docs").glob("*.svg"):
+            shutil.copy(picture, source / "docs" / picture.name)
         pages = sorted(page.relative_to(source).as_posix() for page in source.rglob("*.md"))
         for name in pages:
             (source / name).write_text(relinked((source / name).read_text(), name, set(pages)))

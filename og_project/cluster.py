@@ -18,7 +18,7 @@ from .store import ClusterClient, Store, StoreError, explained, local, one_line,
 CREATE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+) (\(.*\)) ENGINE = MergeTree\s+(.*?ORDER BY (\([^)]*\)|\w+))\s+(TTL .*?\n)?"
                     r"SETTINGS non_replicated_deduplication_window = (\d+)(.*)", re.S)
 WEEK = 7 * 24 * 3600 # seconds that a token is remembered
-BY_TOKEN = ("predictions", "feedback", "promotions", "lookups") # appended to straight on a shard, never through the table that reads them all
+BY_TOKEN = ("predictions", "feedback", "promotions", "lookups", "shadows") # appended to on a shard, never through the table that reads them all
 
 def create_statements(
     found:re.Match, # of CREATE

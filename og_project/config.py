@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Names', 'Parameter', 'LOOPBACK', 'FILES', 'KUBERNETES', 'ProjectError', 'root', 'SettingsError', 'without',
            'waiting_asleep', 'as_list', 'Section', 'StoreSettings', 'MlflowSettings', 'ServeSettings',
-           'JournalSettings', 'GateSettings', 'MonitorSettings', 'TriggerSettings', 'Settings', 'secret', 'hashed',
-           'merge', 'of_kubernetes', 'check_environment', 'environment', 'read_yaml', 'settings', 'demo_settings',
-           'anchored']
+           'JournalSettings', 'GateSettings', 'MonitorSettings', 'ShadowSettings', 'TriggerSettings', 'ReplaySettings',
+           'Settings', 'secret', 'hashed', 'merge', 'of_kubernetes', 'check_environment', 'environment', 'read_yaml',
+           'settings', 'demo_settings', 'anchored']
 
 # %% ../nbs/00_config.ipynb #c7b6a9c0
 import json
@@ -138,6 +138,7 @@ class GateSettings(Section):
     size: float = 2            # times the champion's
     traffic_days: float = 7    # of requests that are answered again
     traffic_moved: float = 0.5 # largest mean distance of the scores on them, in standard deviations
+    shadow_rows: int = 0       # predictions that it must have answered beside the champion; 0: that's not asked for
     traffic_loss: float = 0.01 # largest loss of quality on those whose outcome is known, if it is sure
 
 # %% ../nbs/00_config.ipynb #c844d24c
@@ -148,6 +149,13 @@ class MonitorSettings(Section):
     seconds: float = 60        # between two looks
     host: str = "127.0.0.1"
     port: int = 9_101
+
+# %% ../nbs/00_config.ipynb #641c3b5a
+class ShadowSettings(Section):
+    "What a challenger may use while it answers beside the champion (`og shadow`)."
+    seconds: float = 10 # between two looks at what callers asked
+    rows: int = 2_000   # predictions that one look answers at most
+    cpu: float = 0.25   # share of a processor core
 
 # %% ../nbs/00_config.ipynb #43052944
 class TriggerSettings(Section):
@@ -160,6 +168,19 @@ class TriggerSettings(Section):
     airflow_password: SecretStr | None = None # only from OG_TRIGGER__AIRFLOW_PASSWORD
     dag: str = "retrain"
     cooldown_hours: float = 24                # since the last run, whoever began it
+
+# %% ../nbs/00_config.ipynb #7cce46b1
+class ReplaySettings(Section):
+    "The past, sent once more through a service of its own (`og replay`): from when on, how finely, and by which rule it is retrained."
+    start: str = ""            # the first day that is sent; the first model knows what came before. Empty: there is nothing to replay
+    step_hours: float = 6      # of records between two refreshes of the lookups
+    outcome_hours: float = 24  # after the time of a record its outcome is reported
+    watch_days: float = 7      # between two looks at drift and quality
+    retrain_days: float = 60   # at the latest so long after the last training
+    cooldown_days: float = 35  # at the earliest, where an alert asks for it
+    valid_months: int = 1      # of each training, as in env.yaml
+    test_months: int = 1
+    records: int = 10          # in one request
 
 # %% ../nbs/00_config.ipynb #5fe7fa0c
 Parameter = Annotated[int | float | str, BeforeValidator(lambda value: yaml.safe_load(value) if isinstance(value, str) else value)]
@@ -177,7 +198,9 @@ class Settings(BaseSettings):
     journal: JournalSettings = JournalSettings()
     gate: GateSettings = GateSettings()
     monitor: MonitorSettings = MonitorSettings()
+    shadow: ShadowSettings = ShadowSettings()
     trigger: TriggerSettings = TriggerSettings()
+    replay: ReplaySettings = ReplaySettings()
     model: dict[str, Parameter] = {}       # the learner's parameters; from the environment, "7" is a number
 
     @model_validator(mode="after")

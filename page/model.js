@@ -11,6 +11,12 @@ export async function model() {
   at("model").replaceChildren(...Object.entries(rows).filter(([, value]) => value).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))]));
 }
 
+// The model card, when somebody opens it.
+export async function card() {
+  const reply = await ask("model/card");
+  at("card-text").textContent = reply.ok ? (await reply.text()).replace(/^---\n[^]*?\n---\n+/, "") : "Shown to whoever has a key.";
+}
+
 // The last changes of the champion, the newest first.
 export async function versions() {
   const reply = await ask("history");

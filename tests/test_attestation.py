@@ -23,6 +23,7 @@ from og_project.lifecycle import ledger
 from og_project.lifecycle.attestation import attest, attested, new_signer, opened, read_signers, sign, signed_bytes
 from og_project.lifecycle.registry import AttestationError, versioned
 from og_project.model.estimator import seal, verify
+from og_project.store import connect, create
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,18 @@ def test_what_was_replaced_with_its_fingerprint_is_refused(registry, real, place
     assert told.exit_code == 0, told.output  # ada has looked at it, and signs
     wait_until(lambda: serves(site) == bare)  # refused before, and looked at again
     assert bare not in httpx.get(site.url + "/model").json()["refused"]
+
+    verified = lambda: CliRunner().invoke(og, ["history", "--verify"])
+    assert verified().exit_code == 0, verified().output  # ada signed the ledger's last row, too
+    config, store = settings("local"), connect(settings("local").store.url)
+    create(store, ledger.ledger_sql())
+    row = ledger.write_down(store, ledger.changes(config, store)[-1]._replace(kind="promote", to_version=strange, reason="mine"))
+    ledger.anchor(config, row)  # eve writes into the table and into MLflow
+    assert verified().exit_code == 1 and "another row was signed" in verified().output
+    told = CliRunner().invoke(og, ["rollback", "--reason", "a test", "--key", str(keys["eve"])])
+    assert told.exit_code == 1 and "nothing was signed" in told.output and ledger.changes(config, store)[-1] == row
+    told = CliRunner().invoke(og, ["rollback", "--reason", "a test"], env={"SIGNER_KEY": str(keys["ada"])})
+    assert told.exit_code == 0 and verified().exit_code == 0, verified().output  # ada has looked at it
 
 
 def test_the_copy_on_the_disk_needs_it_as_well(registry, place):

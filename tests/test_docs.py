@@ -34,7 +34,7 @@ def test_every_page_opens_and_shows_what_cells_show(address, browser):
     names = sorted(path.stem for path in (root() / "nbs").glob("*.ipynb"))
     linked = page.evaluate("() => [...document.querySelectorAll('nav a')].map(a => a.href)")
     assert {f"{address}/nbs/{name}.html" for name in names} <= set(linked)
-    for name in ("05_estimator", "14_gate"):
+    for name in ("05_estimator", "16_gate"):
         page.goto(f"{address}/nbs/{name}.html", wait_until="domcontentloaded")
         cells = [cell for cell in json.loads((root() / f"nbs/{name}.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
         exported = sum("#| export" in "".join(cell["source"]) for cell in cells) - 1  # the first holds imports alone

@@ -26,7 +26,7 @@ def test_a_file_belongs_to_one_group(path, group):
     assert code == 1 and f"belongs to {group}" in said and path in said
 
 
-@pytest.mark.parametrize("path, source", [("og_project/cli.py", "nbs/51_cli.ipynb"), ("dvc.yaml", "pipeline.yaml"), ("dvc.lock", "config/base.yml"),
+@pytest.mark.parametrize("path, source", [("og_project/cli.py", "nbs/53_cli.ipynb"), ("dvc.yaml", "pipeline.yaml"), ("dvc.lock", "config/base.yml"),
                                           ("db/schema.sql", "nbs/02_contract.ipynb"), ("requirements.txt", "settings.ini")])
 def test_what_is_made_changes_with_its_source_only(path, source):
     code, said = check("developers", path)

@@ -17,7 +17,7 @@ from og_project.lifecycle.pipeline import imported, read_stages, run_cells
 NOTEBOOKS = sorted((root() / "nbs").glob("*.ipynb"))
 STAGES = {stage["source"]: name for name, stage in read_stages().items()}
 PLATFORM = ["config.py", "files.py", "store.py", "cluster.py", "commands.py", "cli.py", "lifecycle", "serving"]
-LAYERS = ["config", "files", "store", "cluster", "data", "features", "model", "lifecycle", "serving", "commands", "cli"]
+LAYERS = ["config", "files", "store", "cluster", "data", "features", "model", "lifecycle", "serving", "replay", "timeline", "commands", "cli"]
 
 
 def cells(path: Path) -> list[dict]:
@@ -179,7 +179,7 @@ def listed(*places: str) -> list[Path]:
 
 
 OF_THE_PROBLEM = re.compile(r"(tests|bench)/problem/|tests/test_template|starters/|nbs/(0[23457]|index)|og_project/(data|model|features|_modidx)|"
-                            r"docs/(benchmarks|note|decisions/)|README|CHANGELOG|requirements|settings.ini|env.yaml|pipeline.yaml|dvc\.|db/schema|config/base")
+                            r"docs/(benchmarks|note|replay|decisions/)|README|CHANGELOG|requirements|settings.ini|env.yaml|pipeline.yaml|dvc\.|db/schema|config/base")
 
 
 def test_the_platform_never_names_the_problem():

@@ -1,5 +1,6 @@
 "Past answers are rebuilt: across promotions, a rollback and other code; what was changed differs, and what is missing is said."
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -168,9 +169,21 @@ def test_an_answer_of_other_code_is_rebuilt_by_that_code(real, tmp_path, monkeyp
         assert package_at(commit, tmp_path / "code") is None
 
 
+def upgrade(project) -> None:
+    "Commit another lock of the libraries, and a contract with a field more."
+    lock = project.folder / "requirements-dev.txt"
+    lock.write_text(re.sub(r"(?m)^tabulate==\S+", "tabulate==0.8.10", lock.read_text()))
+    contract = project.folder / "og_project/data/contract.py"
+    contract.write_text(re.sub(r"(?m)^(class Record\(BaseModel\):(?:\n.*)*?\n    model_config = .*)$", r"\1\n    added_later: int | None = None",
+                               contract.read_text(), count=1))
+    changed = project.run("git", "diff", "--name-only").stdout.split()
+    assert changed == ["og_project/data/contract.py", "requirements-dev.txt"]
+    project.run("git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "-qam", "an upgrade")
+
+
 @pytest.mark.slow
 def test_a_version_is_made_again_to_the_byte_in_a_folder_of_its_own(tmp_path):
-    "From a commit, with a parameter that the run had set otherwise; an environment and data of its own."
+    "From a commit, with a parameter that the run had set otherwise; an environment and data of its own; after an upgrade of the code that is here."
     project = small_project(tmp_path / "project", every=40)
     commit = lambda: project.run("git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "-qam", "small")
     project.run("git", "add", "-A")
@@ -182,9 +195,13 @@ def test_a_version_is_made_again_to_the_byte_in_a_folder_of_its_own(tmp_path):
     with project.serving() as url:
         name = httpx.post(url + "/predict", json=EXAMPLE).raise_for_status().json()["predictions"][0]["id"]
         wait_until(lambda: httpx.get(f"{url}/why/{name}").status_code == 200)
+    of_then = (project.folder / "requirements-dev.txt").read_bytes()
+    upgrade(project)
     done = project.run("og", "why", name, "--rebuild", "--json")
     found = json.loads(done.stdout)
     assert [depth["verdict"] for depth in found["rebuilt"]] == [SAME, SAME, SAME], found["rebuilt"]
+    lock = "requirements-dev.txt"
+    assert (project.folder / "build/checkout/1" / lock).read_bytes() == of_then != (project.folder / lock).read_bytes()
     assert "data from DVC's cache" in done.stderr and "from the source" not in done.stderr
     there = project.folder / "build/checkout/1"
     status = subprocess.run(["git", "status", "--porcelain"], cwd=there, capture_output=True, text=True)
@@ -195,6 +212,7 @@ def test_a_version_is_made_again_to_the_byte_in_a_folder_of_its_own(tmp_path):
     again = project.run("og", "checkout", "1", str(tmp_path / "again"))
     assert "from the source" in again.stderr and (tmp_path / "again/data/interim/records.parquet").exists()
 
+    project.run("git", "reset", "-q", "--hard", "HEAD~1")
     replace(project.folder / "config/base.yml", "learning_rate: ", "learning_rate: 0")  # never committed
     for stage in ("train", "evaluate"):
         project.run("og", "run", stage)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['HOUR', 'SOURCE', 'EVENT_TABLES', 'ARROW', 'DAMAGE', 'WEATHER', 'arrow_types', 'schema', 'SourceError', 'find_file',
            'opened', 'check_header', 'read_csv', 'package_folder', 'read_files', 'months', 'snapped', 'snapshot',
-           'read_store', 'reader', 'demo_reader', 'keep', 'fill', 'takes_nulls', 'load', 'records_sql', 'checked_sql',
-           'quarter_conditions', 'check', 'ingest', 'summary', 'demo_ingest']
+           'read_store', 'reader', 'demo_reader', 'keep', 'arrived', 'fill', 'takes_nulls', 'load', 'records_sql',
+           'checked_sql', 'quarter_conditions', 'check', 'ingest', 'summary', 'demo_ingest']
 
 # %% ../../nbs/03_ingest.ipynb #71d1607d
 import importlib.util
@@ -26,6 +26,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyarrow import csv
 from pyarrow.parquet import ParquetWriter
 
@@ -232,6 +233,16 @@ def keep(
 )->dict[str, int]: # Table -> rows
     "Copy the source, typed, into Parquet files. Raises `SourceError`."
     return {table: write((raw if table in EVENT_TABLES else external)/f"{table}.parquet", read(table)) for table in SOURCE}
+
+# %% ../../nbs/03_ingest.ipynb #578cdda4
+def arrived(
+    made:dict[str, Path], # the products of this stage
+    since:datetime,       # The window
+    until:datetime,
+)->dict[str, pa.Table]:   # Table of a server -> its new rows
+    "What came into the server's tables in a window of the past."
+    inside = (pc.field("time_hour") >= since) & (pc.field("time_hour") < until)
+    return {table: pq.read_table(made["raw"]/f"{table}.parquet", filters=inside) for table in EVENT_TABLES}
 
 # %% ../../nbs/03_ingest.ipynb #9604c452
 def fill(store:Store, table:str, blocks:Iterable[pa.Table])->int: # Rows

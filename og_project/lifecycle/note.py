@@ -22,6 +22,7 @@ from ..config import ProjectError, Settings, root
 from ..data.contract import CLASSES, TASK, Answer, Record
 from ..features import FEATURES, build_features
 from ..files import replacing
+from .card import sections
 from .gate import DECIDING, EMPTY_SLICES, fresh, slices_of, unseen
 from .registry import only
 from ..model.estimator import Model, contributions, load, score_columns
@@ -108,7 +109,8 @@ def facts(config:Settings)->Facts:
     rows, target, said = fresh(store, parquet(place), model, unseen(store, parquet(place), model), config.gate.most_rows)
     if len(target) < 20: raise ProjectError(f"only {len(target)} records are later than the model's training: there is nothing to judge it by")
     count, reasons = rejected_of(place.with_name("rejected.parquet"))
-    limits = re.split(r"(?m)^## Limits\n+", (folder/"card.md").read_text())[-1].strip()
+    of_card = sections((folder/"card.md").read_text())[1]
+    limits = "\n".join(of_card[name] for name in ("Not for", "Limits") if name in of_card)
     fields = {name: field.description or "" for name, field in Answer.model_fields.items()}
     matrix = build_features(rows.select(list(Record.model_fields)), model.features)[:2000]
     quality = {name: values for name, values in metrics.items() if isinstance(values, dict) and METRICS.keys() <= values.keys()}

@@ -85,7 +85,7 @@ def rename_notebook(text:str, name:str)->str:
 
 # %% ../../nbs/43_template.ipynb #7c17d6e1
 TEMPLATE_ONLY = ("starters/", "tests/test_starters.py", "tests/test_template.py", "tests/test_update.py", "dvc.lock", "CHANGELOG.md") # not taken
-OF_THE_PROBLEM = ("tests/problem/", "bench/problem/", "docs/benchmarks.md", "docs/note.") # not taken with a starter, which brings its own
+OF_THE_PROBLEM = ("tests/problem/", "bench/problem/", "docs/benchmarks.md", "docs/replay.", "docs/note.") # a starter brings its own
 MADE = (".git", ".venv", "build", "data", "models", "reports", "journal", "mlflow.db", "mlartifacts", "__pycache__", ".ipynb_checkpoints")
 
 def template_folder()->Path:

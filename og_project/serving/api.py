@@ -21,7 +21,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -46,7 +46,7 @@ from .metrics import as_text, log_json
 from .protocols import INPUTS, OUTPUTS
 from .records import RequestRecord
 from .scorer import NoModel
-from .service import Feedback, Service, about_model, promotions, ticking, traffic
+from .service import Feedback, Service, about_model, card_of, promotions, ticking, traffic
 from .slot import Served, open_model, refresh_lookups
 from .why import UnknownPrediction, why
 
@@ -131,6 +131,11 @@ def add_model(app:FastAPI, service:Service)->None:
     async def model()->dict[str, Any]:
         "Which model serves, since when, how good it was, on which data, and how old its lookups are."
         return about_model(service)
+
+    @app.get("/model/card", response_class=PlainTextResponse, responses={503: ERRORS[503]}, tags=["model"])
+    async def model_card()->str:
+        "The model card of the version that serves, as Markdown: what it is for and what not, data, quality, limits, verdict."
+        return card_of(service)
 
     @app.get("/traffic", responses={503: ERRORS[503]}, tags=["model"])
     async def past()->list[dict[str, Any]]:

@@ -29,7 +29,7 @@ def read_all(paths:list[Path])->pa.Table|None: # `None`: one of them is gone, or
     except (FileNotFoundError, pa.ArrowInvalid, pa.ArrowTypeError): return None
 
 # %% ../../nbs/21_compaction.ipynb #d2de0207
-NAMES = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7|[0-9a-f]{64}\.") # of batches: an id or a hash; what somebody put there by hand is left alone
+NAMES = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7|[0-9a-f]{64}\.|[0-9a-f]{32}-\d+\.") # of batches, not of what was put there by hand
 
 def made_at(path:Path)->int: # milliseconds since 1970
     "When a file was begun: as its name says, else as its folder does."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'ACTUAL', 'OUTCOMES', 'ONE', 'NO_MODEL', 'in_words', 'Service', 'tick', 'ticking', 'Feedback', 'unshipped',
-           'shipped', 'outcomes_token', 'Report', 'outcomes_table', 'record_outcomes', 'about_model', 'traffic',
-           'promotions']
+           'shipped', 'outcomes_token', 'Report', 'outcomes_table', 'record_outcomes', 'about_model', 'card_of',
+           'traffic', 'promotions']
 
 # %% ../../nbs/37_service.ipynb #796c3510
 import asyncio
@@ -23,15 +23,15 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from ..config import Settings
 from ..data.contract import CLASSES, TARGET, TASK, Answer
+from ..lifecycle.card import card, quality
 from ..lifecycle.ledger import changes
 from ..lifecycle.monitor import MEAN, Monitor, Watched
-from ..lifecycle.registry import quality
 from ..model.estimator import SCORE
 from .guard import Permit
 from .idempotency import Repeats
 from .journal import Journal, depth, feedback_schema, read_segment, tables_sql
 from .metrics import AccessLog, Metrics, as_text, watch_process
-from .scorer import Batcher, CallerGone, Scorer
+from .scorer import Batcher, CallerGone, NoModel, Scorer
 from .shipper import Shipper, gently
 from .slot import Served, Slot, end, watch_registry
 from ..store import Store, append, query, store_of
@@ -218,6 +218,14 @@ def about_model(service:Service)->dict[str, Any]:
              "lookups_until": served.lookups_until and served.lookups_until.isoformat(),
              "lookups_age_seconds": served.lookups_until and round(time.time() - served.lookups_until.timestamp())}
     return common | about
+
+# %% ../../nbs/37_service.ipynb #efe7e05b
+def card_of(service:Service)->str:
+    "The model card of the version that serves. Raises `NoModel` without one."
+    if (served := service.slot.served) is None: raise NoModel
+    folder = service.slot.folder/served.version
+    if not (folder/"encoder.json").exists(): return f"The card of version {served.version} is not on this disk."
+    return card(folder, served.about.get("name", service.name), served.version, served.about.get("tags", {}))
 
 # %% ../../nbs/37_service.ipynb #cc4c2106
 NO_MODEL = "there is no model to answer with yet: promote a version (make pipeline does), it is fetched by itself"

@@ -172,8 +172,10 @@ class Shipper(threading.Thread):
         if time.monotonic() - self.tidied < 60: return
         self.tidied = time.monotonic()
         forget(folder/"predictions", self.config.journal.retention_days)
+        forget(folder/"shadows", self.config.journal.retention_days, lambda path: path.stat().st_mtime)
         forget(folder/"lookups", lookups_days(self.config.journal.retention_days), lambda path: path.stat().st_mtime)
-        for table in ("predictions", "feedback"): compact(folder, table, busy=lambda stem: (self.folder/f"{stem}{TAIL}").exists())
+        for table in ("predictions", "feedback", "lookups", "shadows"):
+            compact(folder, table, busy=lambda stem: (self.folder/f"{stem}{TAIL}").exists())
 
     def attempt(self)->None:
         "Ship; say so when that begins to fail, and when it is over."

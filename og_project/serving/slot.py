@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from ..config import ProjectError, Settings, root
 from ..data.contract import EXAMPLE, Record, answer
+from ..data.ingest import schema
 from ..features import as_of, build_features, ready, refresh
 from ..files import replacing
 from ..lifecycle.ledger import ledger_sql, serving
@@ -120,7 +121,7 @@ class Slot:
         self.folder, self.refused, self.reachable, self.from_disk = root()/"models"/"versions", dict[str, str](), True, False
         self.lock, self.wake, self.stopping, self.refreshed, self.unsigned = threading.Lock(), threading.Event(), False, 0.0, set[str]()
         self.fresh = True # could the lookups be made anew when that was last tried?
-        self.ledger = cache(lambda: store_of(config, tables=ledger_sql())) # opened when it is first asked
+        self.store = cache(lambda: store_of(config, tables=f"{schema()}\n{ledger_sql()}\n{lookups_sql()}")) # opened when it is first asked
 
     def put(self, new:Served)->None:
         "Let a model serve from now on."
@@ -156,7 +157,7 @@ class Slot:
         "Look for the version that is to serve, and take it. A version that fails is refused and not tried again."
         from og_project.lifecycle.registry import RegistryError
         with self.lock:
-            try: version = serving(self.config, self.ledger)
+            try: version = serving(self.config, self.store)
             except ProjectError as e: return self.unreachable(e)
             self.reachable = True
             if version is None: return "there is no champion"
@@ -200,7 +201,7 @@ def refresh_lookups(slot:Slot)->None:
     served, config = slot.served, slot.config
     if served is None or config.source != "store": return
     try:
-        store = store_of(config, tables=lookups_sql())
+        store = slot.store()
         lookups = refresh(store, served.model.lookups, served.model.encoder)
         new = renewed(served, lookups, keep(store, lookups, config.journal.retention_days))
     except Exception as e: # stale lookups are an alarm (og_lookups_fresh), not an error; told once

@@ -29,11 +29,12 @@ from ..config import ProjectError, Settings, root
 from ..data.contract import Answer, answer
 from ..features import build_features, read_lookups, ready
 from ..lifecycle.attestation import attested, changed_evidence, opened, signers_of
+from ..lifecycle.card import quality
 from ..lifecycle.checkout import checkout, is_commit, is_whole, origin_of, rebuild, untouched
 from ..lifecycle.ledger import as_served, changes, live_at
 from ..lifecycle.lookups import LookupsGone, fetch_lookups, lookups_hash
 from ..lifecycle.monitor import drift
-from ..lifecycle.registry import AttestationError, fetch, quality, versioned
+from ..lifecycle.registry import AttestationError, fetch, versioned
 from ..model.estimator import RECORD, Model, OtherContract, answers, contributions, load, read_reference, scores, verify
 from .journal import personal, tables_sql
 from ..store import Store, query, store_of, write

@@ -17,6 +17,7 @@ PRODUCTS = ("raw", "external", "records", "rejected", "features", "lookups")  # 
 WORDS = r"flight|carrier|airport|airline|tailnum|weather|dep_delay|arr_delay|sched_dep|\bdest\b|nycflights|New York"  # not in the platform
 FIRST, EARLIER, BETWEEN, WHOLE = "2013-11-01", "2013-12-01", "2013-12-15", "2014-01-01"  # `until` of four trainings; the last one sees all
 TABLE = "flights"  # a table of the source on a server
+REPLAY = {"start": "2013-07-01", "until": "2013-07-15", "watch_days": 7, "retrain_days": 7}  # two weeks of the past, with a retraining between them
 STRANGE = {"tailnum": None, "dest": "XXX", "temp": 100.0}  # what the reference never saw
 MOVED = "temp"  # a feature that notices
 BASELINE = "rate_table"  # stands in the report

@@ -13,6 +13,7 @@ PRODUCTS = ("raw", "records", "rejected", "features", "lookups")  # what `make_p
 WORDS = r"Stocks\.csv|symbol = |Nasdaq|AAPL|price_1"  # not in the platform
 FIRST, EARLIER, BETWEEN, WHOLE = "2019-06-01", "2020-06-01", "2021-06-01", "2022-06-01"  # `until` of four trainings; the last one sees all
 TABLE = ""  # a table of the source on a server: there is none
+REPLAY = {"start": "2020-01-01", "until": "2022-01-01", "watch_days": 365, "retrain_days": 365}  # two years, with a retraining between them
 STRANGE = {"price": 1000.0, "price_1": 1.0}  # what the reference never saw
 MOVED = "move_1"  # a feature that notices
 BASELINE = "as_before"  # stands in the report
