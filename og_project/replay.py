@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'MOVED', 'ENOUGH', 'ReplayError', 'moment', 'of_zone', 'day_of', 'steps_of', 'Records', 'records_of',
-           'lay_out', 'og', 'trained', 'kept_products', 'serving', 'Caller', 'Answers', 'Callers', 'deliver',
+           'lay_out', 'called', 'trained', 'kept_products', 'serving', 'Caller', 'Answers', 'Callers', 'deliver',
            'is_score', 'alerts_of', 'Event', 'Replay', 'watch', 'check_sent', 'retrain', 'switch', 'said_alone', 'step',
            'in_force', 'checked']
 
@@ -116,7 +116,7 @@ def lay_out(project:Path, folder:Path)->None: # `folder` is made anew
         if path.name not in MADE and not path.name.startswith("."): (folder/path.name).symlink_to(path)
 
 # %% ../nbs/50_replay.ipynb #b0a643ec
-def og(*words:str, **variables:str)->None:
+def called(*words:str, **variables:str)->None:
     "Call the project's command in this environment. Raises `ReplayError` with what it said."
     done = subprocess.run([str(Path(sys.executable).with_name("og")), *words], cwd=root(), env=os.environ | variables, capture_output=True, text=True)
     if done.returncode: raise ReplayError(f"og {' '.join(words)}: {(done.stderr or done.stdout).strip()[-1500:]}")
@@ -125,7 +125,7 @@ def og(*words:str, **variables:str)->None:
 def trained(config:Settings, day:str)->str: # the version
     "Run all stages on what was known at the beginning of a day, and register the model. Raises `ReplayError`, `RegistryError`."
     asked = config.replay
-    og("run", "all", "-p", "until", day, "-p", "valid_months", str(asked.valid_months), "-p", "test_months", str(asked.test_months))
+    called("run", "all", "-p", "until", day, "-p", "valid_months", str(asked.valid_months), "-p", "test_months", str(asked.test_months))
     return str(register(config).version)
 
 # %% ../nbs/50_replay.ipynb #d97a11f6

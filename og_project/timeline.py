@@ -33,11 +33,11 @@ from og_project.replay import (
     Event,
     Records,
     Replay,
+    called,
     checked,
     day_of,
     deliver,
     kept_products,
-    og,
     records_of,
     serving,
     step,
@@ -143,7 +143,7 @@ def replay(config:Settings, until:str, say:Callable[[str], None])->Result: # wit
     "Train on what came before, and send what came after. Raises `ReplayError`, and what its parts raise."
     began, cuts, asked = time.perf_counter(), steps_of(config.replay, until), config.replay
     say("keeping the source as a whole ...")
-    og("run", next(iter(read_stages())), "-p", "until", until)
+    called("run", next(iter(read_stages())), "-p", "until", until)
     made = kept_products(root()/"source")
     say(f"training on what was before {asked.start} ...")
     first = trained(config, asked.start)
