@@ -357,7 +357,7 @@ def said_alone(run:Replay, rows:pa.Table)->np.ndarray: # (n,), or (n, k) of seve
 # %% ../nbs/50_replay.ipynb #10238aaf
 def step(run:Replay, records:Records, since:datetime, until:datetime)->None:
     "One step. Raises `ReplayError`, and what its parts raise."
-    asked, verdict, before = run.config.replay, None, len(run.answers.ids)
+    asked, verdict, due, before = run.config.replay, None, "", len(run.answers.ids)
     run.learn(records, since)
     if since - run.watched >= timedelta(days=asked.watch_days) and before > records.place(run.watched):
         found, age = watch(run, records, since), since - run.trained
@@ -369,7 +369,7 @@ def step(run:Replay, records:Records, since:datetime, until:datetime)->None:
     with ThreadPoolExecutor(1) as beside:
         alone = beside.submit(said_alone, run, rows) if run.switches or changes_now else None
         run.admin.ask("/admin/reload", {})
-        if changes_now: switch(run, verdict.version, sent, "replayed") # type: ignore[union-attr] # there is one
+        if changes_now: switch(run, verdict.version, sent, due) # type: ignore[union-attr] # there is one
         else: run.callers.send(sent, asked.records, run.answers)
         run.alone.append(alone.result() if alone else run.answers.said()[before:])
 

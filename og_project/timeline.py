@@ -22,7 +22,7 @@ import numpy as np
 from .config import Settings, root
 from .data.contract import TASK
 from .files import replacing
-from .lifecycle.gate import DECIDING, STYLE, drawing, scaled_calibration_error
+from .lifecycle.gate import DECIDING, SIGN, STYLE, drawing, scaled_calibration_error
 from .lifecycle.ledger import promote
 from .lifecycle.monitor import means
 from .lifecycle.pipeline import read_stages
@@ -48,13 +48,13 @@ from .store import connect
 
 # %% ../nbs/51_timeline.ipynb #5527e2cb
 def quality_of(target:np.ndarray, said:dict[str, np.ndarray], repeats:int)->dict[str, tuple[float, float, float]]: # name -> low, value, high
-    "The deciding metric of each, and what the first gains on the second, with 95% intervals; not a number where the metric has none."
+    "The deciding metric of each, and by how much the first is better (`gain`), with 95% intervals; not a number where the metric has none."
     different = [one for one in said.values() if one is next(iter(said.values())) or not np.array_equal(one, next(iter(said.values())))]
     def values(at:np.ndarray)->list[float]:
         try: found = [score(target[at], one[at], [DECIDING])[DECIDING] for one in different]
         except ValueError: found = [float("nan")] # one class alone has no area under a curve
         found += found[:1] * (len(said) - len(found)) # the same answers have the same quality
-        return [*found, found[0] - found[-1]]
+        return [*found, SIGN * (found[0] - found[-1])]
     draw, every = np.random.default_rng(1), np.arange(len(target))
     drawn = np.array([values(draw.integers(0, len(target), len(target))) for _ in range(repeats)])
     low, high = (np.nanquantile(drawn, end, axis=0) if np.isfinite(drawn).any() else np.full(len(said) + 1, np.nan) for end in (0.025, 0.975))
