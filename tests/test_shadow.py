@@ -1,5 +1,6 @@
 "A challenger answers beside the champion: each prediction once, within its budget, and the gate looks at what it said."
 import json
+import os
 import shutil
 import signal
 
@@ -9,19 +10,20 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import wait_until
+from processes import begin, wait_until
 from sites import model_folder
+from test_rescore import DAY, fill
 
 from og_project.cli import og
 from og_project.config import settings
 from og_project.lifecycle import ledger
 from og_project.lifecycle.gate import Candidate
 from og_project.model.estimator import load, rows_table, score_columns, scores
-from og_project.serving.journal import personal
+from og_project.serving.journal import personal, tables_sql
 from og_project.serving.records import RequestRecord
 from og_project.serving.rescore import LABELS, opened_store
-from og_project.serving.shadow import check_shadow, rest_after
-from og_project.store import query
+from og_project.serving.shadow import answer_beside, check_shadow, rest_after, shadowed, waiting
+from og_project.store import connect, create, query
 
 pytestmark = pytest.mark.skipif(bool(personal()), reason="a challenger would answer without the personal fields")
 
@@ -79,13 +81,25 @@ def matrix_of(one: Candidate, records: list[dict]) -> np.ndarray:
     return build_features(rows_table([RequestRecord(**record) for record in records]), one.model.features)
 
 
+@pytest.mark.parametrize("engine", ["embedded", "server", "cluster"])
+def test_the_tables_say_the_same_on_every_engine(request, engine, real, tmp_path, records):
+    server = None if engine == "embedded" else request.getfixturevalue("clickhouse" if engine == "server" else "cluster")
+    store = connect(f"chdb://{tmp_path / 'data'}") if server is None else connect(server.url, "hunter2")
+    create(store, tables_sql())
+    folder = model_folder(real, tmp_path / "model")
+    ours, theirs = (Candidate(version, load(folder), folder, np.zeros(0)) for version in ("2", "1"))
+    fill(store, records[:200], theirs.model, 150)
+    (count, rows), config = waiting(store, "2", 150), settings("local")
+    assert (count, len(rows)) == (200, 150) and waiting(store, "2", 150)[1]["prediction_id"].equals(rows["prediction_id"])
+    assert answer_beside(config, store, ours, rows) == 150 and waiting(store, "2", 150)[0] == 50
+    found = shadowed(config, store, ours, theirs, DAY)
+    assert (found.rows, found.looked, found.moved, found.flipped) == (150, 150, 0, 0) and 0 < found.outcomes <= 150
+    assert waiting(store, "1", 150)[0] == 0, "it does not answer itself"
+
+
 def test_it_may_be_killed_at_any_moment(place, records):
     site, config, (_, challenger) = place
-    from processes import begin
-
     count = lambda what: query(opened_store(config), f"SELECT count({what}) AS n FROM shadows")["n"][0].as_py()
-    import os
-
     env = os.environ | {"OG_SHADOW__SECONDS": "0.05", "OG_SHADOW__ROWS": "30", "OG_SHADOW__CPU": "1"}
     for turn in range(3):
         ask(site, records[100 * turn : 100 * (turn + 1)])
