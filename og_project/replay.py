@@ -192,9 +192,9 @@ class Answers:
         self.asked += [asked] * len(given)
         self.requests += 1
 
-    def said(self)->np.ndarray: # (n,), or (n, k) of several classes
-        "The scores as the metrics take them."
-        every = np.array(self.scores, float).reshape(len(self.ids), len(SCORE))
+    def said(self, first:int=0)->np.ndarray: # (n,), or (n, k) of several classes
+        "The scores as the metrics take them, from one record on."
+        every = np.array(self.scores[first:], float).reshape(len(self.ids) - first, len(SCORE))
         return every if TASK == "multiclass" else every[:, 0]
 
 # %% ../nbs/50_replay.ipynb #9425827f
@@ -371,7 +371,7 @@ def step(run:Replay, records:Records, since:datetime, until:datetime)->None:
         run.admin.ask("/admin/reload", {})
         if changes_now: switch(run, verdict.version, sent, due) # type: ignore[union-attr] # there is one
         else: run.callers.send(sent, asked.records, run.answers)
-        run.alone.append(alone.result() if alone else run.answers.said()[before:])
+        run.alone.append(alone.result() if alone else run.answers.said(before))
 
 # %% ../nbs/50_replay.ipynb #c3d9eca1
 def in_force(first:str, switches:list[tuple[float, float, str]], asked:float)->set[str]:
