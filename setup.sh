@@ -17,6 +17,8 @@ usage() { cat <<'HELP'
   rollback     the images that ran before the last upgrade (a model goes back by ./setup.sh og rollback)
   og VERB ...  an og command in the stack: ./setup.sh og history; ./setup.sh og run all -p until 2014-01-01
   sql QUERY    ask ClickHouse: ./setup.sh sql "SELECT at, service, message FROM logs ORDER BY at DESC LIMIT 20"
+  signer [--only]  a new key to sign versions with: the champion and the ledger are signed, and from then on the service takes
+               signed versions only. Again: another key signs, the ones before stay trusted; with --only they do not
   export FILE  all that this host has gathered, in one file: tables, versions of the model, ledger; no secrets
   import FILE  `up` on a host that has nothing yet, with what such a file holds in the place of a first model
   test         what has to hold of a stack that stands (test.py); JUnit report in reports/stack-junit.xml
@@ -143,7 +145,8 @@ certificate() { # an authority of this installation, and a certificate of it for
   chmod 644 secrets/ca.pem
 }
 
-trust() { # IMAGE:TAG: what our containers trust: the authorities of the image, the proxy's, and those of your own servers
+trust() { # IMAGE:TAG: what our containers trust: the authorities of the image, the proxy's, and those of your own servers; and who signs versions
+  touch secrets/signer secrets/signers.pem; chmod 644 secrets/signer secrets/signers.pem # read in containers; on this host only its owner gets into the folder
   (umask 022; { docker run --rm --entrypoint cat "$1" /etc/ssl/certs/ca-certificates.crt; cat secrets/ca.pem; cat secrets/own-ca.pem 2>/dev/null || true; } >secrets/trust.new)
   cmp -s secrets/trust.new secrets/trust.pem || cat secrets/trust.new >secrets/trust.pem; rm secrets/trust.new; chmod 644 secrets/trust.pem
 }
@@ -264,6 +267,21 @@ rollback() {
   export IMAGE=${PREVIOUS_IMAGE:-$IMAGE}; upgrade "$PREVIOUS_TAG"
 }
 
+signer() { # [--only]
+  load_env; check_requirements; local now; now=$(champion); [ -n "$now" ] || fail "there is no champion to sign: ./setup.sh"
+  touch settings.env
+  (umask 077; cd secrets; openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out signer.new 2>/dev/null
+   { [ "${1:-}" = --only ] || cat signers.pem; openssl pkey -in signer.new -pubout; } >signers.new
+   cat signers.new >signers.pem; cat signer.new >signer; rm signer.new signers.new) # in place: containers hold the files
+  [ "${SIGNER_KEY:-}" = /run/signer ] || save_value SIGNER_KEY /run/signer
+  job pipeline attest "$now" || fail "version $now was not signed; nothing was changed for the service"
+  grep -q '^OG_SERVE__SIGNERS=' settings.env || echo OG_SERVE__SIGNERS=/run/signers.pem >>settings.env
+  each_replica renew
+  compose up -d --wait --wait-timeout 600 "${ABSENT[@]}"
+  smoke
+  say "Versions are signed with secrets/signer; $(grep -c BEGIN secrets/signers.pem) trusted: secrets/signers.pem"
+}
+
 doctor() {
   load_env; check_requirements; local bad=0 anew="put the new one into secrets/tls.pem; ./setup.sh"
   ! openssl x509 -issuer -noout -in secrets/tls.pem 2>/dev/null | grep -q "$PROJECT authority" || anew="rm secrets/tls.pem; ./setup.sh"
@@ -310,6 +328,7 @@ case "${1:-up}" in
   og) load_env; if [ "${2:-}" = key ]; then og_key "${@:3}"; else compose run --rm --no-deps pipeline "${@:2}"; fi ;;
   sql) load_env; job --entrypoint python pipeline -c 'import sys; from og_project.config import settings; from og_project.store import query, store_of
 print(query(store_of(settings()), sys.argv[1]).to_pandas().to_string())' "${2:?which query?}" ;;
+  signer) signer "${2:-}" ;;
   export) export_all "${2:?into which file?}" ;;
   import) IMPORT=$(named_file "${2:?which file?}"); [ -r "$IMPORT" ] || fail "there is no file $IMPORT"; up ;;
   test) acceptance ;;

@@ -269,10 +269,13 @@ def signer(file:Path)->None:
 def attest(version:str, key:Path, as_json:bool)->None:
     """Vouch for a VERSION: sign its files, origin, card, verdict and bill of materials, and keep that with its run.
 
-    Where serve.signers names public keys, nothing else is promoted or served. Example: og attest 3 --key ~/ada"""
-    from og_project.lifecycle import attestation
+    Of the one that serves, the ledger's last row is signed, too. Where serve.signers names public keys, nothing else is promoted or
+    served. Example: og attest 3 --key ~/ada"""
+    from og_project.lifecycle import attestation, ledger
     from og_project.lifecycle.registry import versioned
     envelope = attestation.attest(settings(), versioned(settings(), concerns(version)), key)
+    past, _ = ledger.history(settings())
+    if past and past[-1].to_version == version and not ledger.faults(past): ledger.sign_head(settings(), past[-1], key)
     said(envelope, f"version {version} is signed by {envelope['signatures'][0]['keyid']}", as_json)
 
 # %% ../nbs/52_commands.ipynb #5b19333e

@@ -140,6 +140,9 @@ class Stack:
         assert len(found) == len(set(found))
 
 
+READY = "import json, urllib.request; print(json.load(urllib.request.urlopen('http://127.0.0.1:8080/health/ready'))['model_version'])"
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory) -> Iterator[Stack]:
     "The stack of a copy of the checkout, up."
@@ -414,6 +417,37 @@ def test_doctor_finds_nothing_and_then_something(stack):
     said = stack.setup("doctor", check=False)
     assert "BAD   every replica gets traffic" in said and "runbook" in said
     stack.compose("start", "--wait", "api-2")
+
+
+def test_a_key_to_sign_with_is_made_changed_and_taken_back(stack):
+    signers, settings_of_host = stack.folder / "secrets/signers.pem", stack.folder / "settings.env"
+    before, version = settings_of_host.read_text() if settings_of_host.exists() else "", stack.client().get("/model").json()["version"]
+    trusted = lambda: signers.read_text().count("BEGIN PUBLIC KEY")
+    with stack.unharmed():
+        stack.setup("signer")
+        assert trusted() == 1 and oct((stack.folder / "secrets").stat().st_mode & 0o777) == "0o700"
+        assert "the ledger is whole" in stack.setup("og", "history", "--verify"), "its last row is signed"
+        stack.setup("signer")  # another one; what the first one signed holds
+        assert trusted() == 2
+        first = signers.read_text().split("-----END")[0]
+        stack.setup("signer", "--only")
+        assert trusted() == 1 and first not in signers.read_text()
+        stack.compose("restart", "api-1")  # its copy on the disk was signed with a key that is not trusted any more
+        wait_until(lambda: stack.compose("exec", "-T", "api-1", "python", "-c", READY, check=False).strip() == version)
+    with stack.client() as client:
+        about = client.get("/model").json()
+        assert about["version"] == version and version not in about["refused"]
+    alone = ["run", "--rm", "--no-deps", "-T", "-e", "SIGNER_KEY=", "pipeline"]
+    stack.setup("og", "run", "train", "-p", "seed", "5")
+    stack.setup("og", "run", "evaluate")
+    new = json.loads(stack.compose(*alone, "register", "--json").splitlines()[-1])["version"]
+    assert "nobody vouches" in stack.compose(*alone, "promote", new, "--force", "--reason", "a test", check=False)
+    stack.setup("og", "promote", new, "--force", "--reason", "signed")  # with the stack's key
+    wait_until(lambda: stack.client().get("/model").json()["version"] == new)
+    assert "the ledger is whole" in stack.setup("og", "history", "--verify")
+    stack.setup("og", "rollback", "--reason", "a test")
+    settings_of_host.write_text(before)
+    stack.setup()
 
 
 def test_down_keeps_the_data_and_removes_it_when_told(stack):
