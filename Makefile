@@ -81,8 +81,8 @@ gitlab-test: setup ## run the jobs that need no GitLab, with gitlab-ci-local (ne
 	@NODE_OPTIONS=--use-openssl-ca npm install --silent --no-audit --no-fund --prefix build/gitlab-ci-local gitlab-ci-local@4.61.0 >/dev/null
 	@GITLAB_CI_LOCAL="$(CURDIR)/build/gitlab-ci-local/node_modules/.bin/gitlab-ci-local" $(BIN)/pytest --durations 10 tests/test_gitlab.py
 
-# nobody runs the benchmarks every day: mypy notices that what they call has changed
-BENCHES = $(QUIET) env MYPYPATH=bench:bench/serving:bench/problem $(BIN)/mypy --explicit-package-bases $(wildcard bench/*.py bench/*/*.py)
+# nobody runs the benchmarks every day, and test.py needs a stack: mypy notices that what they call has changed
+BENCHES = $(QUIET) env MYPYPATH=bench:bench/serving:bench/problem $(BIN)/mypy --explicit-package-bases $(wildcard bench/*.py bench/*/*.py) test.py
 # what the notebooks export is made in a copy, and compared
 EXPORTED = rm -rf build/export && mkdir -p build/export && cp -R nbs og_project settings.ini pyproject.toml build/export && \
 	cd build/export && ../../$(BIN)/nbdev_export && diff -rq -x __pycache__ og_project ../../og_project

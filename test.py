@@ -14,6 +14,7 @@ from og_project import features
 from og_project.config import root, settings
 from og_project.data.contract import EXAMPLE, TASK, Answer, Record
 from og_project.lifecycle import gate, registry
+from og_project.lifecycle.card import quality
 from og_project.lifecycle.smoke import ask, recorded, wait
 from og_project.model import estimator, evaluate
 from og_project.store import connect, parquet, properties, query, store_of
@@ -110,7 +111,7 @@ def test_quality_did_not_regress(later, said):
 
     Other records are harder or easier by some percent; what the gate compares is finer, and pairs two versions on the same ones."""
     score = np.stack([said[name] for name in estimator.SCORE], axis=1)
-    now, then = evaluate.score(later[1], score if TASK == "multiclass" else score[:, 0]), registry.quality(registry.champion(CONFIG).tags)
+    now, then = evaluate.score(later[1], score if TASK == "multiclass" else score[:, 0]), quality(registry.champion(CONFIG).tags)
     assert gate.better(now, then) > -0.1, f"when the version was registered: {then}; now: {now}"
 
 
