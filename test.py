@@ -39,7 +39,7 @@ def test_clickhouse_has_the_table(table):
 
 
 def test_mlflow_knows_the_champion_that_serves():
-    assert str(registry.champion(CONFIG).version) == json.loads(ask(URL, "/model", KEY)[1])["version"]
+    assert str(registry.expect_champion(CONFIG).version) == json.loads(ask(URL, "/model", KEY)[1])["version"]
 
 
 # --- endpoints --------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def test_what_is_no_record_is_refused(body):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> estimator.Model:
     "The champion, fetched from the registry as a replica does."
-    return estimator.load(registry.fetch(CONFIG, registry.champion(CONFIG), tmp_path_factory.mktemp("model")))
+    return estimator.load(registry.fetch(CONFIG, registry.expect_champion(CONFIG), tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_quality_did_not_regress(later, said):
 
     Other records are harder or easier by some percent; what the gate compares is finer, and pairs two versions on the same ones."""
     score = np.stack([said[name] for name in estimator.SCORE], axis=1)
-    now, then = evaluate.score(later[1], score if TASK == "multiclass" else score[:, 0]), quality(registry.champion(CONFIG).tags)
+    now, then = evaluate.score(later[1], score if TASK == "multiclass" else score[:, 0]), quality(registry.expect_champion(CONFIG).tags)
     assert gate.better(now, then) > -0.1, f"when the version was registered: {then}; now: {now}"
 
 
