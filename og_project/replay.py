@@ -103,7 +103,7 @@ class Records:
 # %% ../nbs/50_replay.ipynb #d4417bf0
 def records_of(store:Store, file:Path, model:Model, since:datetime, until:datetime)->Records:
     "The accepted records of a window, with their outcomes. Raises `StoreError`."
-    rows, matrix = past(store, parquet(file), model.lookups, since, until)
+    rows, matrix = past(store, parquet(file), model.lookups, since, until) # type: ignore[arg-type] # without times it is not called
     order = np.argsort(rows[TIME].to_numpy(), kind="stable")
     return Records(rows.select([*Record.model_fields, TARGET]).take(pa.array(order)), matrix[order])
 
