@@ -270,11 +270,15 @@ rollback() {
 signer() { # [--only]
   load_env; check_requirements; local now; now=$(champion); [ -n "$now" ] || fail "there is no champion to sign: ./setup.sh"
   touch settings.env
-  (umask 077; cd secrets; openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out signer.new 2>/dev/null
+  (umask 077; cd secrets; cat signer >signer.old; cat signers.pem >signers.old; openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out signer.new 2>/dev/null
    { [ "${1:-}" = --only ] || cat signers.pem; openssl pkey -in signer.new -pubout; } >signers.new
    cat signers.new >signers.pem; cat signer.new >signer; rm signer.new signers.new) # in place: containers hold the files
   [ "${SIGNER_KEY:-}" = /run/signer ] || save_value SIGNER_KEY /run/signer
-  job pipeline attest "$now" || fail "version $now was not signed; nothing was changed for the service"
+  job pipeline attest "$now" || {
+    cat secrets/signer.old >secrets/signer; cat secrets/signers.old >secrets/signers.pem; rm secrets/signer.old secrets/signers.old
+    fail "version $now was not signed; the keys are those of before"
+  }
+  rm secrets/signer.old secrets/signers.old
   grep -q '^OG_SERVE__SIGNERS=' settings.env || echo OG_SERVE__SIGNERS=/run/signers.pem >>settings.env
   each_replica renew
   compose up -d --wait --wait-timeout 600 "${ABSENT[@]}"
