@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
@@ -21,6 +20,7 @@ from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -117,10 +117,10 @@ def depths_here(folder:Path, lookups:Path|str, row:pa.Table)->dict[str, Any]: # 
 def package_at(commit:str, into:Path)->Path|None: # `None`: git doesn't have it here
     "Lay the package of a commit into a folder."
     if not is_commit(commit): return None
-    try: packed = subprocess.run(["git", "archive", commit, "og_project"], cwd=root(), capture_output=True)
+    try: packed = subprocess.run(["git", "archive", "--format=zip", commit, "og_project"], cwd=root(), capture_output=True)
     except OSError: return None # no git here
     if packed.returncode: return None
-    with tarfile.open(fileobj=BytesIO(packed.stdout)) as archive: archive.extractall(into, filter="data")
+    with ZipFile(BytesIO(packed.stdout)) as archive: archive.extractall(into)
     return into
 
 # %% ../../nbs/24_why.ipynb #223e9676
