@@ -37,17 +37,19 @@ pipeline: setup ## run the main job: data, features, model, report, a registered
 	@$(BIN)/og register --promote-first
 
 QUIET = run() { out=$$("$$@" 2>&1) || { printf '%s\n' "$$out"; exit 1; }; }; run
+# what examples and tests put aside in /tmp goes with them; the folders of pytest itself stay, to look into
+ASIDE = TMPDIR=$$(mktemp -d); export TMPDIR PYTEST_DEBUG_TEMPROOT=$$(dirname "$$TMPDIR"); trap 'rm -rf "$$TMPDIR"' EXIT;
 test: setup ## pass every test (minutes; `make quick` for the quick ones)
-	@$(QUIET) $(BIN)/nbdev_test --n_workers 2
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	@$(ASIDE) $(QUIET) $(BIN)/nbdev_test --n_workers 2
+	@$(ASIDE) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 CHANGED = git diff --name-only --diff-filter=d HEAD -- nbs; git ls-files -o --exclude-standard -- nbs
 quick: setup ## before a commit: lint, the notebooks that changed, the tests that need no server
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy >/dev/null || $(BIN)/mypy
 	@$(BIN)/og clean --check && $(BIN)/og dag --check
-	@for notebook in $$($(CHANGED)); do echo "$$notebook"; $(QUIET) $(BIN)/nbdev_test --path "$$notebook"; done
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not server"
+	@$(ASIDE) for notebook in $$($(CHANGED)); do echo "$$notebook"; $(QUIET) $(BIN)/nbdev_test --path "$$notebook"; done
+	@$(ASIDE) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not server"
 
 DOCKER ?= docker
 IMAGE  ?= og-project:$(shell git rev-parse --short HEAD)

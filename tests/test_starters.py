@@ -48,10 +48,10 @@ def test_lint(project):
     assert run(project, "git", "status", "--porcelain", "--", "nbs", "bike_rides", "db").strip() == ""
 
 
-def test_the_notebooks(project):
+def test_the_notebooks(project, tmp_path):
     if project.name == WHOLE:
         pytest.skip("all of its tests are run below")
-    run(project, "nbdev_test", "--n_workers", "2")
+    run(project, "nbdev_test", "--n_workers", "2", TMPDIR=str(tmp_path))
 
 
 def test_the_quick_tests(project):

@@ -17,13 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from ..config import GateSettings, Settings, root
-from ..lifecycle.gate import Candidate, Check, not_checked, opened_model, slices_of
+from ..lifecycle.gate import Candidate, Check, not_checked, opened_model
 from ..lifecycle.ledger import serving
 from ..lifecycle.monitor import outcome_type, seen_sql
 from ..lifecycle.registry import CHALLENGER, aliased, fetch, versioned
 from ..model.estimator import SCORE, score_columns
-from .rescore import Again, Period, Rescored, ask_again, current, flips, gained, judged, moves, opened_store, spread
-from .why import record_of
+from .rescore import Again, Period, Rescored, Said, ask_again, current, in_numbers, judged, opened_store, spread
 from ..store import Store, append, query
 
 # %% ../../nbs/26_shadow.ipynb #a4b05ae0
@@ -118,13 +117,13 @@ def shadowed_sql(outcomes:bool)->str:
             "GROUP BY prediction_id) AS f USING prediction_id")
 
 # %% ../../nbs/26_shadow.ipynb #36b18262
-def as_said(rows:pa.Table, ours:Candidate, theirs:Candidate)->tuple[Again, Again]: # of `shadowed_sql`
+def as_said(rows:pa.Table, ours:Candidate, theirs:Candidate)->Said: # `rows`: of `shadowed_sql`
     "What both said at the time."
     shape = lambda values: values if len(SCORE) > 1 else values[:, 0]
     beside = np.array(rows["shadow_scores"].to_pylist(), float).reshape(len(rows), len(SCORE) or 1)
     told = np.stack([rows[name].to_numpy() for name in SCORE], axis=1) if SCORE else beside # no number was told: nothing to compare
     micros, nothing = float(np.mean(rows["micros"].to_numpy())) if len(rows) else 0.0, np.zeros((len(rows), 0))
-    return Again(ours.version, ours.model, nothing, shape(beside), micros), Again(theirs.version, theirs.model, nothing, shape(told), 0.0)
+    return rows, Again(ours.version, ours.model, nothing, shape(beside), micros), Again(theirs.version, theirs.model, nothing, shape(told), 0.0)
 
 # %% ../../nbs/26_shadow.ipynb #0a9cc107
 def shadowed(config:Settings, store:Store, ours:Candidate, theirs:Candidate, period:Period)->Rescored:
@@ -133,14 +132,7 @@ def shadowed(config:Settings, store:Store, ours:Candidate, theirs:Candidate, per
     count = query(store, f"SELECT count() AS n FROM ({shadowed_sql(False)})", asked)["n"][0].as_py()
     draw = f"WHERE cityHash64(prediction_id) % {max(1, -(-count // period.most))} = 0 LIMIT {period.most}"
     rows, known = (query(store, f"SELECT * FROM ({shadowed_sql(outcomes)}) {draw}", asked) for outcomes in (False, True))
-    (a, b), (known_a, known_b) = as_said(rows, ours, theirs), as_said(known, ours, theirs)
-    far = moves(a, b, spread(theirs.folder))
-    mean = lambda values: float(values.mean()) if len(values) else 0.0
-    slices = {name: mean(far[i]) for name, i in slices_of(record_of(rows), max(1, len(rows) // 100)).items()} if len(rows) else {}
-    outcomes, (low, gain, high) = gained(known_a, known_b, known, config.gate.repeats)
-    return Rescored(a.version, b.version, str(period.since), str(period.until), count, len(rows), mean(flips(a, b)) if len(rows) else 0.0, mean(far),
-                    float(np.quantile(far, 0.99)) if len(far) else 0.0, dict(sorted(slices.items(), key=lambda item: -item[1])[:5]), {},
-                    outcomes, low, gain, high, [], {a.version: a.micros})
+    return in_numbers(as_said(rows, ours, theirs), as_said(known, ours, theirs), spread(theirs.folder), count, period, config.gate.repeats)
 
 # %% ../../nbs/26_shadow.ipynb #bf3e91bf
 def judged_shadow(found:Rescored, limits:GateSettings)->Check:
