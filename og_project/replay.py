@@ -109,9 +109,9 @@ def records_of(store:Store, file:Path, model:Model, since:datetime, until:dateti
 
 # %% ../nbs/50_replay.ipynb #c95369a5
 def lay_out(project:Path, folder:Path)->None: # `folder` is made anew
-    "A folder in which the project's commands work, and leave the project's own products alone."
+    "A folder in which the project's commands work, and leave the project's own products alone. What a replay keeps of its own is under `build`."
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    (folder/"build").mkdir(parents=True) # whatever else is written here would be written through a link
     for path in project.iterdir():
         if path.name not in MADE and not path.name.startswith("."): (folder/path.name).symlink_to(path)
 

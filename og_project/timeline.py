@@ -144,12 +144,12 @@ def replay(config:Settings, until:str, say:Callable[[str], None])->Result: # wit
     began, cuts, asked = time.perf_counter(), steps_of(config.replay, until), config.replay
     say("keeping the source as a whole ...")
     called("run", next(iter(read_stages())), "-p", "until", until)
-    made = kept_products(root()/"source")
+    made = kept_products(root()/"build"/"source")
     say(f"training on what was before {asked.start} ...")
     first = trained(config, asked.start)
     promote(config, first, "the first of the replay")
     with ExitStack() as ended:
-        url = ended.enter_context(serving(root()/"service.log"))
+        url = ended.enter_context(serving(root()/"build"/"service.log"))
         run = Replay(config.model_copy(update={"source": "store"}), made, first, url, say)
         records = records_of(connect(), made["records"], run.model, cuts[0], cuts[-1])
         deliver(run.store, made, cuts[0] - timedelta(days=31), cuts[0])

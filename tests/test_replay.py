@@ -28,6 +28,8 @@ QUICK = {"OG_GATE__MIN_ROWS": "20", "OG_GATE__MAX_LOSS": "0.5", "OG_GATE__MAX_GA
 def replayed(tmp_path_factory):
     "A short replay in a copy of the project, with a small model and a gate that lets it pass. Gives the copy and the settings."
     made = small_project(tmp_path_factory.mktemp("replay") / "copy")
+    (made.folder / "service.log").write_text("somebody's own")  # what a replay writes too must not go through a link
+    (made.folder / "source").mkdir()
     asked = {f"OG_REPLAY__{name.upper()}": str(value) for name, value in problem.REPLAY.items() if name != "until"}
     made.run("og", "replay", "--until", problem.REPLAY["until"], **QUICK, **asked)
     return made, asked
@@ -76,6 +78,7 @@ def test_the_project_itself_is_left_alone(replayed):
     assert not any((project.folder / name).exists() for name in ("mlflow.db", "models", "journal", "data/predictions"))
     before = {"config/base.yml", "config/config_local.yml"}  # made smaller for the test
     assert set(project.run("git", "diff", "--name-only").stdout.split()) <= before
+    assert (project.folder / "service.log").read_text() == "somebody's own" and not list((project.folder / "source").iterdir())
 
 
 @pytest.mark.slow
