@@ -378,6 +378,14 @@ def test_airflow_retrains_under_load_and_a_person_rolls_back(stack):
     assert stack.query(lines).split() == ["og.gate", "og.promote", "og.register", "og.smoke"], "run and version are tied"
 
 
+def test_a_challenger_answers_beside_the_champion(stack):
+    stack.setup("up", COMPOSE_PROFILES="logs,shadow")
+    with stack.unharmed() as load:
+        here = f"SELECT prediction_id FROM predictions WHERE request_id = '{load.name}' AND model_version = '1'"
+        wait_until(lambda: int(stack.query(f"SELECT uniq(prediction_id) FROM shadows WHERE model_version = '2' AND prediction_id IN ({here})")) > 20)
+    stack.compose("rm", "--stop", "--force", "shadow")
+
+
 def asked_queries() -> dict[str, str]:
     "Every query of panels and recording rules as it stands, and of alerts each series that they look at."
     spec = importlib.util.spec_from_file_location("dashboards", root() / "monitoring/dashboards.py")
