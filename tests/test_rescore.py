@@ -12,8 +12,8 @@ from og_project.data.contract import CLASSES, TASK, Record, answer
 from og_project.features import build_features
 from og_project.lifecycle.gate import Candidate
 from og_project.model import estimator, train
-from og_project.serving.journal import Entry, batch_of, feedback_schema, journal_schema, new_ids, personal, tables_sql
-from og_project.serving.rescore import LABELS, Period, compared, drawn, judged, spread, summary
+from og_project.serving.journal import LABELS, Entry, batch_of, feedback_schema, journal_schema, new_ids, personal, tables_sql
+from og_project.serving.rescore import Period, compared, drawn, judged, spread, summary
 from og_project.store import append, connect, create
 
 pytestmark = pytest.mark.skipif(bool(personal()), reason="models do without personal fields")
