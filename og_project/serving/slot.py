@@ -209,7 +209,8 @@ def refresh_lookups(slot:Slot)->None:
         slot.fresh = False
         return
     slot.fresh = True
-    if slot.served is served: slot.put(new)
+    with slot.lock: # another model may come in between, asked for by the thread or by a person
+        if slot.served is served: slot.put(new)
 
 # %% ../../nbs/31_slot.ipynb #a131f6ff
 def watch_registry(slot:Slot)->threading.Thread:
